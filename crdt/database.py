@@ -1,0 +1,51 @@
+"""The one way this project opens a database: SQLite made durable and serial for writers, or Postgres."""
+
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+
+BUSY_TIMEOUT_MS = 15_000
+"""How long a SQLite writer waits for another one before it gives up."""
+
+
+def create_engine(url: str) -> AsyncEngine:
+    """An engine whose `begin()` takes the write lock at once.
+
+    SQLite runs WAL with `synchronous=FULL` (durable means durable) and starts every transaction as `BEGIN IMMEDIATE`:
+    a read that later turns into a write cannot fail half way with "database is locked".
+
+    Args:
+        url: `sqlite+aiosqlite:///path` or `postgresql+asyncpg://...`.
+
+    """
+    if sa.make_url(url).get_backend_name() == "sqlite":
+        engine = create_async_engine(url, pool_size=8, max_overflow=8)
+        sa.event.listen(engine.sync_engine, "connect", _on_connect)
+        sa.event.listen(engine.sync_engine, "begin", _on_begin)
+        return engine
+    return create_async_engine(url, pool_size=8, max_overflow=8, pool_pre_ping=True, pool_timeout=10)
+
+
+def read_only(engine: AsyncEngine) -> AsyncEngine:
+    """The same engine for transactions that only read: on SQLite they do not take the write lock."""
+    return engine.execution_options(darkroom_read_only=True)
+
+
+def _on_connect(connection: Any, _record: Any) -> None:
+    # The driver must not begin transactions by itself: `_on_begin` does, with the lock we want.
+    connection.isolation_level = None
+    cursor = connection.cursor()
+    for pragma in (
+        f"busy_timeout={BUSY_TIMEOUT_MS}",
+        "journal_mode=WAL",
+        "synchronous=FULL",
+        "foreign_keys=ON",
+    ):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
+def _on_begin(connection: sa.Connection) -> None:
+    deferred = connection.get_execution_options().get("darkroom_read_only", False)
+    connection.exec_driver_sql("BEGIN" if deferred else "BEGIN IMMEDIATE")

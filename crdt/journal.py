@@ -1,0 +1,107 @@
+"""Group commit of edits: what rooms applied goes to SQL in one transaction per short window."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from crdt.store import SqlStore
+
+logger = logging.getLogger(__name__)
+
+WINDOW_S = 0.02
+"""How long an edit waits for company before it is committed; the window fills on while a commit runs."""
+MAX_PENDING_BYTES = 64 * 1024 * 1024
+"""Edits kept in memory while SQL does not take them; beyond it rooms refuse more."""
+_RETRY_FIRST_S, _RETRY_MOST_S = 0.1, 2.0
+
+Committed = Callable[[str, int, tuple[bytes, ...]], None]
+"""Called with room, number and the updates in that row, after each commit."""
+
+
+class Journal:
+    """Appends the edits of all rooms of this process; a failed commit keeps them and is tried again.
+
+    Args:
+        store: Where to.
+        committed: Called on the loop after each commit.
+        window_s: How long to gather (seconds, at most 0.05 by design).
+
+    """
+
+    def __init__(self, store: SqlStore, committed: Committed, window_s: float = WINDOW_S) -> None:
+        self._store = store
+        self._committed = committed
+        self._window_s = window_s
+        self._pending: dict[str, list[bytes]] = {}
+        self._writing: dict[str, tuple[bytes, ...]] = {}
+        self._wake = asyncio.Event()
+        self._waiters: dict[str, list[asyncio.Future[None]]] = {}
+        self._closing = False
+        self.pending_bytes = 0
+        self.failing = False
+
+    @property
+    def full(self) -> bool:
+        """Whether more edits would outgrow the memory set aside for a database that does not answer."""
+        return self.pending_bytes > MAX_PENDING_BYTES
+
+    def add(self, room: str, update: bytes) -> None:
+        """Take an edit (Yjs update v1) that was applied in a room of this process."""
+        self._pending.setdefault(room, []).append(update)
+        self.pending_bytes += len(update)
+        self._wake.set()
+
+    def holds(self, room: str) -> bool:
+        """Whether edits of this room are not committed yet."""
+        return room in self._pending or room in self._writing
+
+    async def flushed(self, room: str) -> None:
+        """Return once every edit of the room that was added so far is committed."""
+        while self.holds(room):
+            waiter = asyncio.get_running_loop().create_future()
+            self._waiters.setdefault(room, []).append(waiter)
+            await waiter
+
+    async def run(self) -> None:
+        """Commit until `close`; owned by the task group of `Rooms`."""
+        while not (self._closing and not self._pending):
+            await self._wake.wait()
+            self._wake.clear()
+            if not self._closing:
+                await asyncio.sleep(self._window_s)
+            if self._pending:
+                await self._commit()
+
+    def close(self) -> None:
+        """Commit what is left at once, then let `run` return."""
+        self._closing = True
+        self._wake.set()
+
+    async def _commit(self) -> None:
+        self._writing = {room: tuple(updates) for room, updates in self._pending.items()}
+        self._pending = {}
+        delay = _RETRY_FIRST_S
+        while True:
+            try:
+                numbers = await self._store.append(self._writing)
+                break
+            except (SQLAlchemyError, OSError) as error:
+                self.failing = True
+                rooms = len(self._writing)
+                logger.warning(
+                    "commit of edits failed", extra={"action": "append_failed", "rooms": rooms}, exc_info=error
+                )
+                await asyncio.sleep(delay)
+                delay = min(delay * 2, _RETRY_MOST_S)
+        self.failing = False
+        written, self._writing = self._writing, {}
+        self.pending_bytes -= sum(len(update) for updates in written.values() for update in updates)
+        for room, updates in written.items():
+            self._committed(room, numbers[room], updates)
+            for waiter in self._waiters.pop(room, []):
+                if not waiter.done():
+                    waiter.set_result(None)
+        if self._pending:
+            self._wake.set()

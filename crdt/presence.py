@@ -1,0 +1,105 @@
+"""Awareness of one room: who may speak for which client id, and what is still to be told."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from crdt.protocol import AwarenessEntry
+
+MAX_STATE_BYTES = 32 * 1024
+"""One awareness state; a larger one is refused."""
+MAX_CLIENTS_PER_PEER = 16
+"""Awareness client ids one socket may own."""
+MAX_REMEMBERED = 1_000
+"""Clocks kept of clients that left."""
+
+
+@dataclass(slots=True)
+class _Known:
+    entry: AwarenessEntry
+    owner: object | None
+
+
+class Presence:
+    """Latest awareness state per client id, each owned by the peer that brought it.
+
+    A state for an id that another live peer owns is kept aside: it becomes valid when that peer leaves (a client that
+    reconnected before its old socket was found dead), and is never relayed before.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[int, _Known] = {}
+        self._claims: dict[int, tuple[object, AwarenessEntry]] = {}
+        self._dirty: dict[int, AwarenessEntry] = {}
+
+    @property
+    def dirty(self) -> bool:
+        """Whether there is something to tell."""
+        return bool(self._dirty)
+
+    def take_dirty(self) -> list[AwarenessEntry]:
+        """What changed since the last call, latest state per client."""
+        entries = list(self._dirty.values())
+        self._dirty.clear()
+        return entries
+
+    def everyone(self) -> list[AwarenessEntry]:
+        """The states of all who are present."""
+        return [known.entry for known in self._known.values() if known.entry.state != "null"]
+
+    def receive(self, owner: object, entries: Iterable[AwarenessEntry]) -> int:
+        """Take states a peer sent.
+
+        Returns:
+            How many were refused: too large, or for an id that is not this peer's.
+
+        """
+        return sum(not self._take(owner, entry) for entry in entries)
+
+    def set(self, owner: object, entry: AwarenessEntry) -> None:
+        """Set a state without the checks made for peers; for the server's own client id."""
+        self._known[entry.client_id] = _Known(entry, owner)
+        self._dirty[entry.client_id] = entry
+
+    def leave(self, owner: object) -> None:
+        """Take away every state of a peer that is gone, and let claims on its ids through."""
+        for client_id, known in list(self._known.items()):
+            if known.owner is owner:
+                gone = AwarenessEntry(client_id, known.entry.clock + 1, "null")
+                self._known[client_id] = _Known(gone, None)
+                self._dirty[client_id] = gone
+        self._forget()
+        for client_id, (claimant, entry) in list(self._claims.items()):
+            if claimant is owner:
+                del self._claims[client_id]
+            elif self._known[client_id].owner is None:
+                del self._claims[client_id]
+                clock = max(entry.clock, self._known[client_id].entry.clock + 1)
+                self.set(claimant, AwarenessEntry(client_id, clock, entry.state))
+
+    def _forget(self) -> None:
+        """Drop the oldest of those who left, so that a busy room does not remember everyone who ever came."""
+        gone = [client_id for client_id, known in self._known.items() if known.owner is None]
+        for client_id in gone[: max(0, len(gone) - MAX_REMEMBERED)]:
+            if client_id not in self._claims:
+                del self._known[client_id]
+
+    def _take(self, owner: object, entry: AwarenessEntry) -> bool:
+        if len(entry.state) > MAX_STATE_BYTES:
+            return False
+        known = self._known.get(entry.client_id)
+        if known is None or known.owner is None:
+            if entry.state == "null":
+                return True
+            if sum(other.owner is owner for other in self._known.values()) >= MAX_CLIENTS_PER_PEER:
+                return False
+            if known is not None and entry.clock <= known.entry.clock:
+                # Back after its old socket was taken for gone: the others only believe a newer clock.
+                entry = AwarenessEntry(entry.client_id, known.entry.clock + 1, entry.state)
+        elif known.owner is not owner:
+            self._claims[entry.client_id] = (owner, entry)
+            return False
+        elif entry.clock < known.entry.clock:
+            return True
+        self._known[entry.client_id] = _Known(entry, owner if entry.state != "null" else None)
+        self._dirty[entry.client_id] = entry
+        return True

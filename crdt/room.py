@@ -1,0 +1,416 @@
+"""One live document and the peers around it. Synchronous; knows no websocket, no SQL and no bus.
+
+A room applies what peers send at once, gathers it for the length of one event-loop turn, frames it once and writes the
+same bytes to every peer: one write per peer and turn. A peer whose transport is full gets no queue but a state
+vector: when it drains it is sent what it lacks.
+"""
+
+import asyncio
+import logging
+import secrets
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any, Protocol
+
+from pycrdt import Doc, TransactionEvent, get_update
+
+from crdt import protocol
+from crdt.canvas import CanvasDoc, edges_of, meta_of, nodes_of
+from crdt.errors import BadUpdate, ProtocolError
+from crdt.json import Json
+from crdt.presence import Presence
+from crdt.protocol import AwarenessEntry, AwarenessUpdate, QueryAwareness, SyncStep1, SyncUpdate, binary_frame
+
+logger = logging.getLogger(__name__)
+
+KEEPER_BASE = 2**53 - 2**32
+"""A keeper's client id is this plus its fence: of two writers of one key the larger id wins, so the newest keeper."""
+JOIN_TAIL_BYTES = 256 * 1024
+CROWD = 30
+"""From this many peers on, awareness alone waits for a tick."""
+AWARENESS_TICK_S = 0.02
+BEHIND_LIMIT_S = 10.0
+CLOSE_BAD_MESSAGE, CLOSE_TRY_AGAIN, CLOSE_RESTART = 4400, 1013, 1012
+
+
+class Origin(Enum):
+    """Who made an edit; only those of peers and of the server itself are stored."""
+
+    PEER = "peer"
+    SERVER = "server"
+    BUS = "bus"
+    LOAD = "load"
+
+
+class Socket(Protocol):
+    """What a room borrows of a websocket: it never waits."""
+
+    def write(self, frames: bytes) -> None:
+        """Send whole server frames, made by `protocol.binary_frame`."""
+
+    def close(self, code: int, reason: str) -> None:
+        """Close with a code (RFC 6455 7.4) and a reason of at most 123 bytes."""
+
+
+@dataclass(eq=False, slots=True)
+class Peer:
+    """One connected client."""
+
+    socket: Socket
+    read_only: bool = False
+    behind: bytes | None = None
+    """The state vector at the moment its transport filled up; None while it keeps up."""
+    behind_timer: asyncio.TimerHandle | None = None
+    refused_states: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Touched:
+    """What one transaction changed."""
+
+    nodes: frozenset[str]
+    """Nodes of which anything changed, also a position: to be mirrored."""
+    data: frozenset[str]
+    """Nodes that came, went, or whose data changed: to be looked at by the keeper."""
+    edges: frozenset[str]
+    meta: bool
+    server: bool
+    """Whether this process wrote it."""
+
+
+Stored = Callable[["Room", bytes], None]
+"""Called with every update (v1) that is to be stored and sent to other processes."""
+Changed = Callable[["Room", Touched], None]
+
+
+class Room:
+    """Peers around one document.
+
+    Args:
+        room_id: The workflow id.
+        state: Yjs updates (v1) to begin with, in order.
+        client_id: Of the document in this process; always explicit.
+        stored: See `Stored`.
+        changed: Called after each transaction that touched nodes, edges or meta.
+
+    """
+
+    def __init__(self, room_id: str, state: list[bytes], *, client_id: int, stored: Stored, changed: Changed) -> None:
+        self.id = room_id
+        self.peers: set[Peer] = set()
+        self.fence: int | None = None
+        self.cursor = 0
+        self.presence = Presence()
+        self.doc: CanvasDoc
+        self._stored = stored
+        self._changed = changed
+        self._loop = asyncio.get_running_loop()
+        self._turn: list[bytes] = []
+        self._scheduled = False
+        self._flushing = False
+        self._awareness_sent_at = 0.0
+        self._awareness_timer: asyncio.TimerHandle | None = None
+        self._join: bytes | None = None
+        self._join_tail: list[bytes] = []
+        self._join_tail_bytes = 0
+        self._server_entry = AwarenessEntry(secrets.randbits(32), 0, "null")
+        self._emitted: bytes | None = None
+        self._touched_nodes: set[str] = set()
+        self._touched_data: set[str] = set()
+        self._touched_edges: set[str] = set()
+        self._touched_meta = False
+        self._set_doc(state, client_id)
+
+    @property
+    def is_keeper(self) -> bool:
+        """Whether this process holds the room's lease and may write server-owned keys."""
+        return self.fence is not None
+
+    # Peers
+
+    def enter(self, socket: Socket, *, read_only: bool = False) -> Peer:
+        """Take a client in: it is told our state vector and who is present."""
+        peer = Peer(socket, read_only)
+        self.flush()
+        self.peers.add(peer)
+        hello = binary_frame(protocol.step1_message(self.doc.get_state()))
+        everyone = self.presence.everyone()
+        if everyone:
+            hello += binary_frame(protocol.awareness_message(everyone))
+        socket.write(hello)
+        return peer
+
+    def leave(self, peer: Peer) -> None:
+        """Let a client go; its cursors vanish for the others."""
+        self.peers.discard(peer)
+        if peer.behind_timer is not None:
+            peer.behind_timer.cancel()
+        self.presence.leave(peer)
+        self._schedule()
+
+    def receive(self, peer: Peer, frame: bytes) -> None:
+        """Take one websocket message of a client; a bad one closes that client and nobody else.
+
+        Args:
+            peer: Who sent it.
+            frame: One or more y-protocol messages.
+
+        """
+        try:
+            for message in protocol.parse(frame):
+                self._receive(peer, message)
+        except (ProtocolError, BadUpdate) as error:
+            logger.info("refused a message", extra={"action": "bad_message", "room": self.id, "reason": str(error)})
+            peer.socket.close(CLOSE_BAD_MESSAGE, f"bad-message: {error}"[:120])
+
+    def _receive(self, peer: Peer, message: protocol.Message) -> None:
+        match message:
+            case SyncUpdate(update):
+                if not peer.read_only:
+                    self.apply(update, Origin.PEER)
+            case AwarenessUpdate(entries):
+                peer.refused_states += self.presence.receive(peer, entries)
+                self._schedule_awareness()
+            case SyncStep1(state_vector):
+                self._answer(peer, state_vector)
+            case QueryAwareness():
+                peer.socket.write(binary_frame(protocol.awareness_message(self.presence.everyone())))
+            case _:
+                logger.debug("unknown message", extra={"action": "unknown_message", "room": self.id})
+
+    def _answer(self, peer: Peer, state_vector: bytes) -> None:
+        if state_vector != protocol.EMPTY_STATE_VECTOR:
+            peer.socket.write(binary_frame(protocol.step2_message(self._diff(state_vector))))
+            return
+        if self._join is None:
+            self._join = binary_frame(protocol.step2_message(self.doc.get_update()))
+        peer.socket.write(b"".join((self._join, *self._join_tail)))
+
+    def _diff(self, state_vector: bytes) -> bytes:
+        try:
+            return self.doc.get_update(state_vector)
+        except ValueError as error:
+            raise ProtocolError("the state vector cannot be read") from error
+
+    # Edits
+
+    def apply(self, update: bytes, origin: Origin) -> bool:
+        """Apply an update and tell every peer of it.
+
+        The raw bytes go on and are stored, not what the document made of them: an update whose parent is still to
+        come emits nothing. One that brings nothing is dropped.
+
+        Returns:
+            Whether it changed anything.
+
+        Raises:
+            BadUpdate: It cannot be applied; the document is unchanged.
+
+        """
+        try:
+            self.doc.apply_update(update)
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:
+            # A panic inside yrs arrives as a BaseException that is no Exception.
+            raise BadUpdate("not a Yjs update, or one this document refuses") from error
+        if self._take_emitted() is None and not self._waits(update):
+            return False
+        self._tell(update)
+        if origin is Origin.PEER:
+            self._stored(self, update)
+        self._report(server=False)
+        return True
+
+    def _waits(self, update: bytes) -> bool:
+        """Whether an update that emitted nothing holds something the document lacks: its parent is still to come."""
+        structs_by_client = protocol.Reader(get_update(update, self.doc.get_state())).var_uint()
+        return structs_by_client > 0
+
+    @contextmanager
+    def transact(self) -> Iterator[CanvasDoc]:
+        """One server write: what happens inside is one transaction, told to every peer and stored.
+
+        Must not be entered while another transaction of this room runs.
+        """
+        try:
+            with self.doc.transaction(origin=Origin.SERVER.value):
+                yield self.doc
+        finally:
+            emitted = self._take_emitted()
+            if emitted is not None and emitted != protocol.EMPTY_UPDATE:
+                self._tell(emitted)
+                self._stored(self, emitted)
+                self._report(server=True)
+
+    def state(self) -> bytes:
+        """The whole document as one Yjs update (v1), with what waits for a parent."""
+        return self.doc.get_update()
+
+    def rebase(self, fence: int | None) -> None:
+        """Replace the document by itself under another client id: a new lease never reuses the id of an old one."""
+        self.fence = fence
+        self._set_doc([self.state()], KEEPER_BASE + fence if fence is not None else secrets.randbits(32))
+
+    def _set_doc(self, state: list[bytes], client_id: int) -> None:
+        doc: CanvasDoc = Doc(client_id=client_id)
+        for update in state:
+            doc.apply_update(update)
+        roots = {nodes_of: self._nodes_changed, edges_of: self._edges_changed, meta_of: self._meta_changed}
+        # A subscription ends with the object that holds it; roots are made anew at each look-up.
+        self._observed = [doc.observe(self._transaction_ended)]
+        self._observed += [root(doc).observe_deep(observer) for root, observer in roots.items()]
+        self.doc = doc
+
+    def _take_emitted(self) -> bytes | None:
+        emitted, self._emitted = self._emitted, None
+        return emitted
+
+    def _transaction_ended(self, event: TransactionEvent) -> None:
+        self._emitted = event.update
+
+    def _nodes_changed(self, events: list[Any]) -> None:
+        for event in events:
+            path = event.path
+            # A peer may have put an array or a text where a map belongs; only maps have keys.
+            keys = getattr(event, "keys", {})
+            if not path:
+                self._touched_nodes.update(keys)
+                self._touched_data.update(keys)
+            elif isinstance(path[0], str):
+                self._touched_nodes.add(path[0])
+                if len(path) > 1 or keys.keys() != {"position"}:
+                    self._touched_data.add(path[0])
+
+    def _edges_changed(self, events: list[Any]) -> None:
+        for event in events:
+            keys = event.path[:1] or getattr(event, "keys", {})
+            self._touched_edges.update(key for key in keys if isinstance(key, str))
+
+    def _meta_changed(self, _events: list[Any]) -> None:
+        self._touched_meta = True
+
+    def _report(self, *, server: bool) -> None:
+        if not (self._touched_nodes or self._touched_edges or self._touched_meta):
+            return
+        touched = Touched(
+            frozenset(self._touched_nodes),
+            frozenset(self._touched_data),
+            frozenset(self._touched_edges),
+            self._touched_meta,
+            server,
+        )
+        self._touched_nodes.clear()
+        self._touched_data.clear()
+        self._touched_edges.clear()
+        self._touched_meta = False
+        self._changed(self, touched)
+
+    # Sending
+
+    def _tell(self, update: bytes) -> None:
+        frame = binary_frame(protocol.update_message(update))
+        self._turn.append(frame)
+        if self._join is not None:
+            self._join_tail.append(frame)
+            self._join_tail_bytes += len(frame)
+            if self._join_tail_bytes > JOIN_TAIL_BYTES:
+                self.forget_join()
+        self._schedule()
+
+    def forget_join(self) -> None:
+        """Drop the state kept ready for joiners."""
+        self._join = None
+        self._join_tail.clear()
+        self._join_tail_bytes = 0
+
+    def _schedule(self) -> None:
+        if not self._scheduled:
+            self._scheduled = True
+            self._loop.call_soon(self.flush)
+
+    def _schedule_awareness(self) -> None:
+        """Edits never wait; cursors alone wait a tick in a crowded room, which costs a third of the work."""
+        if len(self.peers) <= CROWD:
+            self._schedule()
+        elif self._awareness_timer is None and not self._scheduled:
+            due = self._awareness_sent_at + AWARENESS_TICK_S
+            self._awareness_timer = self._loop.call_at(max(due, self._loop.time()), self.flush)
+
+    def flush(self) -> None:
+        """Write what this turn brought to every peer that keeps up."""
+        self._scheduled = False
+        now = self._loop.time()
+        frames, self._turn = self._turn, []
+        due = len(self.peers) <= CROWD or now >= self._awareness_sent_at + AWARENESS_TICK_S
+        if self.presence.dirty and due:
+            frames.append(binary_frame(protocol.awareness_message(self.presence.take_dirty())))
+            self._awareness_sent_at = now
+            if self._awareness_timer is not None:
+                self._awareness_timer.cancel()
+                self._awareness_timer = None
+        elif self.presence.dirty and self._awareness_timer is None:
+            self._awareness_timer = self._loop.call_at(self._awareness_sent_at + AWARENESS_TICK_S, self.flush)
+        if not frames:
+            return
+        wire = b"".join(frames)
+        self._flushing = True
+        for peer in tuple(self.peers):
+            if peer.behind is None:
+                peer.socket.write(wire)
+        self._flushing = False
+
+    def on_full(self, peer: Peer) -> None:
+        """The peer's transport is full: stop writing to it, and remember what it has."""
+        if peer.behind is not None or peer not in self.peers:
+            return
+        if self._turn and not self._flushing:
+            # The transport still takes this turn; a vector taken before it would leave the turn out for this peer.
+            self.flush()
+        peer.behind = self.doc.get_state()
+        peer.behind_timer = self._loop.call_later(BEHIND_LIMIT_S, self._too_slow, peer)
+
+    def on_drained(self, peer: Peer) -> None:
+        """The peer's transport drained: send it what it lacks in one message, and everyone's presence."""
+        if peer.behind is None or peer not in self.peers:
+            return
+        vector, peer.behind = peer.behind, None
+        if peer.behind_timer is not None:
+            peer.behind_timer.cancel()
+            peer.behind_timer = None
+        lacking = binary_frame(protocol.update_message(self.doc.get_update(vector)))
+        peer.socket.write(lacking + binary_frame(protocol.awareness_message(self.presence.everyone())))
+
+    def _too_slow(self, peer: Peer) -> None:
+        peer.behind_timer = None
+        logger.info("closed a slow reader", extra={"action": "slow_reader", "room": self.id})
+        peer.socket.close(CLOSE_TRY_AGAIN, "too-slow: reading stopped for 10 s")
+
+    # The server as a peer
+
+    def set_server_state(self, state: dict[str, Json] | None) -> None:
+        """Set what the server itself tells by awareness (progress of runs, refusals); None takes it away."""
+        text = protocol.awareness_state(state)
+        if text == self._server_entry.state == "null":
+            return
+        entry = self._server_entry
+        self._server_entry = AwarenessEntry(entry.client_id, entry.clock + 1, text)
+        self.presence.set(self, self._server_entry)
+        self._schedule_awareness()
+
+    def renew(self) -> None:
+        """Repeat the server's state: clients forget one that was not renewed for 30 s."""
+        if self._server_entry.state != "null":
+            entry = self._server_entry
+            self._server_entry = AwarenessEntry(entry.client_id, entry.clock + 1, entry.state)
+            self.presence.set(self, self._server_entry)
+            self._schedule_awareness()
+
+    def close(self, code: int, reason: str) -> None:
+        """Close every peer; the room itself is let go by `Rooms`."""
+        for peer in tuple(self.peers):
+            peer.socket.close(code, reason)
+        if self._awareness_timer is not None:
+            self._awareness_timer.cancel()

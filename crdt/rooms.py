@@ -1,0 +1,515 @@
+"""The rooms of one process: opened once, kept under a lease, stored, mirrored, and let go when nobody needs them."""
+
+import asyncio
+import json
+import logging
+import re
+import secrets
+from collections.abc import AsyncIterator, Coroutine, Mapping
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from crdt import canvas
+from crdt.bus import Bus, Frame, Kind
+from crdt.errors import BadUpdate, InvalidRoomId, RoomUnavailable
+from crdt.journal import Journal
+from crdt.json import Json
+from crdt.room import CLOSE_RESTART, CLOSE_TRY_AGAIN, KEEPER_BASE, Origin, Room, Touched
+from crdt.rows import Loaded, Mirror
+from crdt.store import SqlStore
+
+logger = logging.getLogger(__name__)
+
+ROOM_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
+HEAD_BYTES = 64 * 1024
+"""Updates larger than this do not travel on the bus: others read them from SQL."""
+
+
+@dataclass(frozen=True, slots=True)
+class RoomLimits:
+    """When rooms are kept, written and let go."""
+
+    grace_s: float = 30.0
+    """How long an empty room stays open."""
+    mirror_after_s: float = 0.5
+    """How long changes of nodes wait before they are mirrored."""
+    snapshot_rows: int = 500
+    """Log rows after which the whole state is stored and the log trimmed."""
+    tick_s: float = 5.0
+    gap_s: float = 0.05
+    """How long a gap in the numbers may stay open before SQL is asked."""
+    stop_s: float = 10.0
+
+
+class RoomListener(Protocol):
+    """What the owner of runs wants to know of rooms. Only `room_opened` may wait."""
+
+    async def room_opened(self, room: Room) -> None:
+        """The room is loaded and kept by this process; it is served once this returns."""
+
+    def room_changed(self, room: Room, nodes: frozenset[str], server: bool) -> None:  # noqa: FBT001 - a callback
+        """Nodes came, went, or their data changed (not only a position)."""
+
+    def room_hinted(self, room: Room, run_id: str) -> None:
+        """A run of this workflow changed."""
+
+    def room_progress(self, room: Room, payload: Mapping[str, Json]) -> None:
+        """A run of this workflow got on."""
+
+    def room_closed(self, room_id: str) -> None:
+        """The room is no longer open, or no longer kept, here."""
+
+
+@dataclass(eq=False, slots=True)
+class _Entry:
+    opening: "asyncio.Task[Room]"
+    room: Room | None = None
+    users: int = 0
+    nodes: set[str] = field(default_factory=set)
+    edges: set[str] = field(default_factory=set)
+    meta: bool = False
+    complete: bool = False
+    rows: int = 0
+    ahead: set[int] = field(default_factory=set)
+    mirror_timer: asyncio.TimerHandle | None = None
+    close_timer: asyncio.TimerHandle | None = None
+    gap_timer: asyncio.TimerHandle | None = None
+    writing: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    @property
+    def dirty(self) -> bool:
+        return bool(self.nodes or self.edges or self.meta or self.complete)
+
+    def cancel_timers(self) -> None:
+        for timer in (self.mirror_timer, self.close_timer, self.gap_timer):
+            if timer is not None:
+                timer.cancel()
+
+
+class Rooms:
+    """Every room this process has open.
+
+    Args:
+        store: The truth.
+        bus: Hints from and to other processes.
+        process_id: Fresh at every start; sender of our frames.
+        listener: May be set later, before `start`.
+
+    """
+
+    def __init__(
+        self,
+        store: SqlStore,
+        bus: Bus,
+        *,
+        process_id: str,
+        listener: RoomListener | None = None,
+        limits: RoomLimits | None = None,
+    ) -> None:
+        self.listener = listener
+        self.limits = limits or RoomLimits()
+        self.journal = Journal(store, self._committed)
+        self._store = store
+        self._bus = bus
+        self._process_id = process_id
+        self._entries: dict[str, _Entry] = {}
+        self._evictions: dict[str, asyncio.Task[None]] = {}
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._stopping = False
+        bus.received = self._received
+
+    # Life
+
+    async def start(self) -> None:
+        """Register this process and start the commit loop and the slow tick."""
+        await self._store.beat(first=True)
+        self._journal_task = self._spawn(self.journal.run())
+        self._tick_task = self._spawn(self._tick_forever())
+
+    async def stop(self) -> None:
+        """Close every peer (1012), store what is unsaved in bounded time, and give the leases back."""
+        self._stopping = True
+        self._tick_task.cancel()
+        for entry in self._entries.values():
+            entry.cancel_timers()
+            if entry.room is not None:
+                entry.room.close(CLOSE_RESTART, "restart: the server is stopping")
+        try:
+            async with asyncio.timeout(self.limits.stop_s):
+                self.journal.close()
+                await self._journal_task
+                for room_id in list(self._entries):
+                    await self._evict(room_id, force=True)
+                await self._store.retire()
+        except (TimeoutError, SQLAlchemyError, OSError):
+            logger.exception("could not store every room", extra={"action": "stop_incomplete"})
+        for task in tuple(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def open(self, room_id: str) -> Room:
+        """The room, loaded once however many ask at the same time.
+
+        It is let go again some time after its last peer left; hold it with `use` while working on it.
+
+        Raises:
+            InvalidRoomId: No room can have this name.
+            RoomUnavailable: The database does not answer, or the server is stopping.
+
+        """
+        if ROOM_ID.fullmatch(room_id) is None:
+            raise InvalidRoomId(room_id)
+        while (eviction := self._evictions.get(room_id)) is not None:
+            await asyncio.wait([eviction])
+        if self._stopping:
+            raise RoomUnavailable(room_id, "the server is stopping")
+        entry = self._entries.get(room_id)
+        if entry is None:
+            entry = self._entries[room_id] = _Entry(self._spawn(self._load(room_id)))
+        return await asyncio.shield(entry.opening)
+
+    @asynccontextmanager
+    async def use(self, room_id: str) -> AsyncIterator[Room]:
+        """The room, held open while inside."""
+        room = await self.open(room_id)
+        entry = self._entries[room_id]
+        entry.users += 1
+        self._keep(entry)
+        try:
+            yield room
+        finally:
+            entry.users -= 1
+            self.left(room_id)
+
+    def opened(self, room_id: str) -> Room | None:
+        """The room if it is open here."""
+        entry = self._entries.get(room_id)
+        return entry.room if entry is not None else None
+
+    def all_open(self) -> list[Room]:
+        """Every room that is open here."""
+        return [entry.room for entry in self._entries.values() if entry.room is not None]
+
+    def left(self, room_id: str) -> None:
+        """Tell that a peer left or a user is done: an empty room is let go after the grace period."""
+        entry = self._entries.get(room_id)
+        if entry is None or entry.room is None or entry.room.peers or entry.users or self._stopping:
+            return
+        if entry.close_timer is None:
+            loop = asyncio.get_running_loop()
+            entry.close_timer = loop.call_later(self.limits.grace_s, self._start_eviction, room_id)
+
+    async def flush(self, room_id: str) -> None:
+        """Return once everything applied in the room so far is committed, and mirrored if this process keeps it."""
+        await self.journal.flushed(room_id)
+        entry = self._entries.get(room_id)
+        if entry is not None:
+            await self._mirror(entry)
+
+    def hint(self, workflow_id: str, run_id: str) -> None:
+        """Tell every process that has the workflow open that a run of it changed; never waits."""
+        room = self.opened(workflow_id)
+        if room is not None and room.is_keeper and self.listener is not None:
+            self.listener.room_hinted(room, run_id)
+        self._bus.send(workflow_id, Frame(Kind.HINT, self._process_id, payload=run_id.encode()))
+
+    def report(self, workflow_id: str, payload: Mapping[str, Json]) -> None:
+        """Tell the workflow's keeper how far a run is; never waits, may be lost."""
+        room = self.opened(workflow_id)
+        if room is not None and room.is_keeper and self.listener is not None:
+            self.listener.room_progress(room, payload)
+        else:
+            self._bus.send(workflow_id, Frame(Kind.PROGRESS, self._process_id, payload=json.dumps(payload).encode()))
+
+    # Opening and letting go
+
+    async def _load(self, room_id: str) -> Room:
+        try:
+            await self._store.ensure(room_id)
+            fence = await self._store.take(room_id)
+            # Joined before the read: what is committed after it arrives as a frame, so nothing is missed.
+            await self._bus.join(room_id)
+            loaded = await self._store.load(room_id) or Loaded(0, None, (), 0)
+            room = self._make(room_id, loaded, fence)
+            entry = self._entries[room_id]
+            entry.complete = room.is_keeper and loaded.mirror_seq < loaded.seq
+            entry.room = room
+            if room.is_keeper:
+                with room.transact() as doc:
+                    canvas.upgrade(doc)
+                if self.listener is not None:
+                    await self.listener.room_opened(room)
+                self._mirror_later(entry)
+        except (SQLAlchemyError, OSError) as error:
+            self._entries.pop(room_id, None)
+            raise RoomUnavailable(room_id, "the database does not answer") from error
+        except BaseException:
+            self._entries.pop(room_id, None)
+            raise
+        self.left(room_id)
+        return room
+
+    def _make(self, room_id: str, loaded: Loaded, fence: int | None) -> Room:
+        updates = [*([loaded.snapshot] if loaded.snapshot is not None else []), *loaded.updates]
+        client_id = KEEPER_BASE + fence if fence is not None else secrets.randbits(32)
+        room = Room(room_id, updates, client_id=client_id, stored=self._edited, changed=self._changed)
+        room.fence = fence
+        room.cursor = loaded.seq
+        return room
+
+    def _keep(self, entry: _Entry) -> None:
+        if entry.close_timer is not None:
+            entry.close_timer.cancel()
+            entry.close_timer = None
+
+    def _start_eviction(self, room_id: str) -> None:
+        entry = self._entries.get(room_id)
+        if entry is not None and not self._stopping:
+            entry.close_timer = None
+            if entry.room is not None and not entry.room.peers and not entry.users:
+                self._spawn(self._evict(room_id))
+
+    async def _evict(self, room_id: str, *, force: bool = False) -> None:
+        """Store what is unsaved, then forget the room, unless somebody came meanwhile."""
+        entry = self._entries.get(room_id)
+        if entry is None or entry.room is None:
+            return
+        room = entry.room
+        try:
+            await self.journal.flushed(room_id)
+            await self._mirror(entry)
+            await self._snapshot(entry)
+        except (SQLAlchemyError, OSError):
+            logger.exception(
+                "room stays open: it could not be stored", extra={"action": "evict_failed", "room": room_id}
+            )
+            if not force:
+                self.left(room_id)
+                return
+        if self._entries.get(room_id) is not entry:
+            return  # Another eviction was quicker.
+        busy = room.peers or entry.users or entry.dirty or self.journal.holds(room_id)
+        if busy and not force:
+            self.left(room_id)
+            return
+        entry.cancel_timers()
+        del self._entries[room_id]
+        self._evictions[room_id] = task = self._spawn(self._let_go(room))
+        await asyncio.wait([task])
+
+    async def _let_go(self, room: Room) -> None:
+        try:
+            if self.listener is not None:
+                self.listener.room_closed(room.id)
+            await self._bus.leave(room.id)
+            if room.fence is not None:
+                await self._store.release(room.id, room.fence)
+        except (SQLAlchemyError, OSError):
+            logger.exception("lease not given back", extra={"action": "release_failed", "room": room.id})
+        finally:
+            self._evictions.pop(room.id, None)
+
+    # Edits on their way to SQL
+
+    def _edited(self, room: Room, update: bytes) -> None:
+        if self.journal.full:
+            room.close(CLOSE_TRY_AGAIN, "not-stored: the database does not answer")
+        self.journal.add(room.id, update)
+
+    def _committed(self, room_id: str, seq: int, updates: tuple[bytes, ...]) -> None:
+        size = sum(map(len, updates))
+        for index, update in enumerate(updates if size <= HEAD_BYTES else ()):
+            last = index == len(updates) - 1
+            self._bus.send(room_id, Frame(Kind.UPDATE, self._process_id, seq if last else 0, update))
+        if size > HEAD_BYTES:
+            self._bus.send(room_id, Frame(Kind.HEAD, self._process_id, seq))
+        entry = self._entries.get(room_id)
+        if entry is None or entry.room is None:
+            return
+        entry.rows += 1
+        self._advance(entry, entry.room, seq)
+        if entry.rows >= self.limits.snapshot_rows and entry.room.is_keeper and not entry.writing.locked():
+            entry.rows = 0
+            self._spawn(self._guard(self._snapshot(entry), "snapshot_failed", room_id))
+
+    def _advance(self, entry: _Entry, room: Room, seq: int) -> None:
+        """Move the cursor to a number that was applied; numbers behind a gap wait for it to close."""
+        if seq <= room.cursor:
+            return
+        entry.ahead.add(seq)
+        while room.cursor + 1 in entry.ahead:
+            room.cursor += 1
+            entry.ahead.discard(room.cursor)
+        if entry.ahead and entry.gap_timer is None:
+            loop = asyncio.get_running_loop()
+            entry.gap_timer = loop.call_later(self.limits.gap_s, self._gap, room.id)
+
+    def _gap(self, room_id: str) -> None:
+        entry = self._entries.get(room_id)
+        if entry is not None:
+            entry.gap_timer = None
+            if entry.ahead:
+                self._spawn(self._guard(self._catch_up(room_id), "catch_up_failed", room_id))
+
+    async def _catch_up(self, room_id: str) -> None:
+        """Read from SQL what the bus did not bring."""
+        room = self.opened(room_id)
+        if room is None:
+            return
+        loaded = await self._store.load(room_id, room.cursor)
+        entry = self._entries.get(room_id)
+        if loaded is None or entry is None or entry.room is None:
+            return
+        for update in ([loaded.snapshot] if loaded.snapshot is not None else []) + list(loaded.updates):
+            entry.room.apply(update, Origin.LOAD)
+        entry.room.cursor = max(entry.room.cursor, loaded.seq)
+        entry.ahead = {number for number in entry.ahead if number > entry.room.cursor}
+
+    async def _snapshot(self, entry: _Entry) -> None:
+        room = entry.room
+        if room is None or room.fence is None:
+            return
+        async with entry.writing:
+            # The state holds at least every row up to the cursor; what it holds beyond is in the log, or comes there.
+            await self._store.snapshot(room.id, room.state(), room.cursor, room.fence)
+
+    # The mirror
+
+    def _changed(self, room: Room, touched: Touched) -> None:
+        entry = self._entries.get(room.id)
+        if entry is None:
+            return
+        entry.nodes |= touched.nodes
+        entry.edges |= touched.edges
+        entry.meta |= touched.meta
+        if not room.is_keeper:
+            return
+        self._mirror_later(entry)
+        if self.listener is not None and touched.data:
+            self.listener.room_changed(room, touched.data, touched.server)
+
+    def _mirror_later(self, entry: _Entry) -> None:
+        if entry.mirror_timer is None and entry.dirty and not self._stopping:
+            loop = asyncio.get_running_loop()
+            entry.mirror_timer = loop.call_later(self.limits.mirror_after_s, self._mirror_now, entry)
+
+    def _mirror_now(self, entry: _Entry) -> None:
+        entry.mirror_timer = None
+        if entry.room is not None:
+            self._spawn(self._guard(self._mirror(entry), "mirror_failed", entry.room.id))
+
+    async def _mirror(self, entry: _Entry) -> None:
+        room = entry.room
+        if room is None or room.fence is None:
+            return
+        async with entry.writing:
+            if not entry.dirty:
+                return
+            nodes, edges, meta, complete = entry.nodes, entry.edges, entry.meta, entry.complete
+            entry.nodes, entry.edges, entry.meta, entry.complete = set(), set(), False, False
+            mirror = self._read_mirror(room, nodes, edges, complete=complete)
+            try:
+                written = await self._store.mirror(room.id, mirror, room.fence)
+            except BaseException:
+                entry.nodes |= nodes
+                entry.edges |= edges
+                entry.meta |= meta
+                entry.complete |= complete
+                raise
+            if not written:
+                logger.warning(
+                    "mirror refused: not the keeper any more", extra={"action": "stale_fence", "room": room.id}
+                )
+
+    def _read_mirror(self, room: Room, nodes: set[str], edges: set[str], *, complete: bool) -> Mirror:
+        doc = room.doc
+        names = set(canvas.node_ids(doc)) if complete else {name for name in nodes if canvas.valid_id(name)}
+        links = set(canvas.edge_ids(doc)) if complete else {name for name in edges if canvas.valid_id(name)}
+        return Mirror(
+            nodes={
+                name: node.to_row() if (node := canvas.read_node(doc, name)) is not None else None for name in names
+            },
+            edges={name: canvas.read_edge(doc, name) for name in links},
+            title=canvas.read_title(doc),
+            seq=None if self.journal.holds(room.id) else room.cursor,
+            complete=complete,
+        )
+
+    # Other processes
+
+    def _received(self, room_id: str, frame: Frame) -> None:
+        entry = self._entries.get(room_id)
+        if entry is None or entry.room is None or frame.sender == self._process_id:
+            return
+        room = entry.room
+        try:
+            if frame.kind is Kind.UPDATE:
+                room.apply(frame.payload, Origin.BUS)
+                self._advance(entry, room, frame.seq)
+            elif frame.kind is Kind.HEAD and frame.seq > room.cursor:
+                self._spawn(self._guard(self._catch_up(room_id), "catch_up_failed", room_id))
+            elif self.listener is not None and room.is_keeper and frame.kind is Kind.HINT:
+                self.listener.room_hinted(room, frame.payload.decode())
+            elif self.listener is not None and room.is_keeper and frame.kind is Kind.PROGRESS:
+                self.listener.room_progress(room, json.loads(frame.payload))
+        except (BadUpdate, ValueError):
+            logger.exception("frame from the bus refused", extra={"action": "bad_frame", "room": room_id})
+
+    async def _tick_forever(self) -> None:
+        while True:
+            await asyncio.sleep(self.limits.tick_s)
+            await self._guard(self.tick(), "tick_failed", "")
+
+    async def tick(self) -> None:
+        """Beat, repeat the server's awareness, close gaps the bus left, and keep what nobody keeps."""
+        for room in self.all_open():
+            room.renew()
+        alive = await self._store.beat()
+        if not alive:
+            await self._store.beat(first=True)
+        heads = await self._store.heads([room.id for room in self.all_open()])
+        for room in self.all_open():
+            head = heads.get(room.id)
+            if head is None:
+                continue
+            if head.seq > room.cursor and not self.journal.holds(room.id):
+                await self._catch_up(room.id)
+            if room.fence != head.fence or not alive:
+                await self._take_again(room)
+
+    async def _take_again(self, room: Room) -> None:
+        if room.is_keeper and self.listener is not None:
+            self.listener.room_closed(room.id)
+        fence = await self._store.take(room.id)
+        if fence is None and not room.is_keeper:
+            return
+        room.rebase(fence)
+        entry = self._entries.get(room.id)
+        if fence is not None and entry is not None:
+            entry.complete = True
+            if self.listener is not None:
+                await self.listener.room_opened(room)
+            self._mirror_later(entry)
+
+    # Tasks
+
+    def _spawn(self, work: Coroutine[Any, Any, Any]) -> "asyncio.Task[Any]":
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def _guard(self, work: Coroutine[Any, Any, None], action: str, room_id: str) -> None:
+        """Run background work whose failure is logged and tried again by the next tick."""
+        with suppress(RoomUnavailable):
+            try:
+                await work
+            except (SQLAlchemyError, OSError) as error:
+                facts = {"action": action, "room": room_id, "reason": type(error).__name__}
+                logger.warning("%s, will be tried again", action.replace("_", " "), extra=facts)
+                entry = self._entries.get(room_id)
+                if entry is not None:
+                    self._mirror_later(entry)
