@@ -1,0 +1,1 @@
+"""How the demo provider draws: numpy planes of linear light, composed, graded and encoded."""
