@@ -10,8 +10,10 @@ from crdt.store import SqlStore
 
 logger = logging.getLogger(__name__)
 
-WINDOW_S = 0.02
-"""How long an edit waits for company before it is committed; the window fills on while a commit runs."""
+WINDOW_S = 0.05
+"""Time between commits while edits keep coming; the window fills on while a commit runs."""
+QUIET_WINDOW_S = 0.005
+"""How long an edit that comes after a quiet time waits for company."""
 MAX_PENDING_BYTES = 64 * 1024 * 1024
 """Edits kept in memory while SQL does not take them; beyond it rooms refuse more."""
 _RETRY_FIRST_S, _RETRY_MOST_S = 0.1, 2.0
@@ -26,7 +28,7 @@ class Journal:
     Args:
         store: Where to.
         committed: Called on the loop after each commit.
-        window_s: How long to gather (seconds, at most 0.05 by design).
+        window_s: Time between commits (seconds, at most 0.05 by design).
 
     """
 
@@ -66,11 +68,14 @@ class Journal:
 
     async def run(self) -> None:
         """Commit until `close`; owned by the task group of `Rooms`."""
+        loop = asyncio.get_running_loop()
+        due = 0.0
         while not (self._closing and not self._pending):
             await self._wake.wait()
             self._wake.clear()
             if not self._closing:
-                await asyncio.sleep(self._window_s)
+                await asyncio.sleep(max(QUIET_WINDOW_S, due - loop.time()))
+            due = loop.time() + self._window_s
             if self._pending:
                 await self._commit()
 

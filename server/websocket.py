@@ -8,8 +8,7 @@ import asyncio
 import contextlib
 import logging
 from collections import deque
-from typing import Any, Protocol
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING, Any, Protocol
 
 from starlette.websockets import WebSocket, WebSocketDisconnect
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
@@ -19,6 +18,9 @@ from crdt import protocol
 from crdt.errors import InvalidRoomId, RoomUnavailable
 from crdt.room import CLOSE_BAD_MESSAGE, CLOSE_TRY_AGAIN, Peer, Room
 from crdt.rooms import Rooms
+
+if TYPE_CHECKING:
+    from server.origins import Origins
 
 logger = logging.getLogger(__name__)
 
@@ -144,7 +146,8 @@ class AsgiSocket:
 
 async def websocket_endpoint(websocket: WebSocket) -> None:
     """Serve one client of one room until either side closes."""
-    if not same_origin(websocket):
+    origins: Origins = websocket.app.state.services.origins
+    if not origins.trusts(websocket.headers.get("origin", ""), websocket.headers.get("host", "")):
         await websocket.close()
         return
     await websocket.accept()
@@ -192,13 +195,3 @@ async def _receive(websocket: WebSocket, room: Room, peer: Peer) -> None:
             room.receive(peer, data)
         else:
             peer.socket.close(CLOSE_BAD_MESSAGE, "bad-message: an empty frame")
-
-
-def same_origin(websocket: WebSocket) -> bool:
-    """Whether a browser page of ours asks: its Origin is the address it connects to, or the server's public one."""
-    origin = websocket.headers.get("origin")
-    if origin is None:
-        return True
-    public = getattr(websocket.app.state.services, "app_url", "")
-    host = urlsplit(origin).netloc
-    return bool(host) and host in {websocket.headers.get("host", ""), urlsplit(public).netloc}

@@ -1,0 +1,183 @@
+"""The command line: `darkroom serve`."""
+
+import argparse
+import asyncio
+import contextlib
+import errno
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from types import FrameType
+from typing import Final
+
+import uvicorn
+from starlette.applications import Starlette
+
+from server.app import create_app, version
+from server.errors import StartupError
+from server.logs import set_up_logging
+from server.routes.page import find_page
+from server.settings import Settings, read_settings
+from server.websocket import RoomProtocol
+from server.wiring import Parts
+
+logger = logging.getLogger("darkroom")
+
+WS_MAX_BYTES: Final = 16 * 1024 * 1024
+GRACEFUL_S: Final = 3
+"""How long answers under way may take once the server is told to stop."""
+STOP_LIMIT_S: Final = 30.0
+"""After so long a stop that hangs is cut short: what is committed is safe, and the rest is found by the next start."""
+_BACKLOG: Final = 2048
+_BAD_START: Final = 2
+_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
+
+
+def main(arguments: Sequence[str] | None = None, parts: Parts | None = None) -> int:
+    """Run the command line, with `parts` in place of the usual ones; the exit code."""
+    options = _parser().parse_args(arguments)
+    try:
+        settings = read_settings(host=options.host, port=options.port)
+        set_up_logging(settings.log_level, settings.log_format)
+        listener = bind(settings.host, settings.port)
+        with listener:
+            settings = settings.model_copy(update={"port": listener.getsockname()[1]})
+            return _Process(create_app(settings, parts=parts), settings, listener).run()
+    except StartupError as error:
+        sys.stderr.write(f"darkroom: {error}\n")
+        return _BAD_START
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """
+    Listen at once, before anything slow: a busy port fails now, and early clients wait instead of being refused.
+
+    Raises:
+        StartupError: Says what to do about it.
+    """
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    except OSError as error:
+        raise StartupError(f"HOST: {host!r} is no address of this machine ({error.strerror})") from error
+    listener = socket.socket(family, kind, protocol)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(_BACKLOG)
+    except OSError as error:
+        listener.close()
+        raise StartupError(_why_not(error, host, port)) from error
+    return listener
+
+
+class _Server(uvicorn.Server):
+    """uvicorn, told to stop by its owner, and saying where it serves once it does."""
+
+    def __init__(self, config: uvicorn.Config, address: str) -> None:
+        super().__init__(config)
+        self._address = address
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave signals to the owner: uvicorn would raise them again before the parts behind the app have stopped."""
+        yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Accept connections, and say so."""
+        await super().startup(sockets)
+        sys.stdout.write(f"Darkroom is serving at {self._address}\n")
+        sys.stdout.flush()
+
+
+class _Process:
+    """One serving process, from start to stop."""
+
+    def __init__(self, app: Starlette, settings: Settings, listener: socket.socket) -> None:
+        self._app = app
+        self._listener = listener
+        self._config = uvicorn.Config(
+            app,
+            lifespan="off",
+            ws=RoomProtocol,
+            ws_max_size=WS_MAX_BYTES,
+            ws_ping_interval=20,
+            ws_ping_timeout=20,
+            ws_per_message_deflate=False,
+            timeout_graceful_shutdown=GRACEFUL_S,
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            backlog=_BACKLOG,
+        )
+        self._server = _Server(self._config, settings.public_url)
+        self._task: asyncio.Task[None] | None = None
+        self._stopping = False
+
+    def run(self) -> int:
+        """Serve until told to stop; the exit code."""
+        old = {number: signal.signal(number, self._signalled) for number in _SIGNALS}
+        try:
+            with asyncio.Runner(loop_factory=self._config.get_loop_factory()) as runner:
+                runner.run(self._serve())
+        except asyncio.CancelledError:
+            if not self._stopping:
+                raise
+        finally:
+            for number, handler in old.items():
+                signal.signal(number, handler)
+        return 0
+
+    async def _serve(self) -> None:
+        self._task = asyncio.current_task()
+        if find_page() is None:
+            logger.warning("the page is not built: python3 dev.py run builds it", extra={"action": "no_page"})
+        async with self._app.router.lifespan_context(self._app):
+            await self._server.serve(sockets=[self._listener])
+        logger.info("stopped", extra={"action": "stopped"})
+
+    def _signalled(self, _number: int, _frame: FrameType | None) -> None:
+        if self._stopping:
+            os._exit(1)
+        self._stopping = True
+        limit = threading.Timer(STOP_LIMIT_S, os._exit, (1,))
+        limit.daemon = True
+        limit.start()
+        if self._task is not None:
+            self._task.get_loop().call_soon_threadsafe(self._stop)
+
+    def _stop(self) -> None:
+        logger.info("stopping", extra={"action": "stopping"})
+        if self._server.started:
+            self._app.state.services.stop()
+            self._server.should_exit = True
+        elif self._task is not None:
+            self._task.cancel()
+
+
+def _why_not(error: OSError, host: str, port: int) -> str:
+    if error.errno == errno.EADDRINUSE:
+        return f"PORT: {port} on {host} is in use; stop the other program, or choose another port: --port {port + 1}"
+    if error.errno == errno.EACCES:
+        return f"PORT: this user may not listen on port {port}; choose one above 1023: --port 8000"
+    if error.errno == errno.EADDRNOTAVAIL:
+        return f"HOST: {host} is no address of this machine; use 127.0.0.1"
+    return f"HOST, PORT: cannot listen on {host} port {port}: {error.strerror}"
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="darkroom", description="A realtime collaborative canvas for AI images.")
+    parser.add_argument("--version", action="version", version=f"darkroom {version()}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="command")
+    serve = commands.add_parser("serve", help="start the server", description="Start the server.")
+    serve.add_argument("--host", help="address to listen on (HOST, 127.0.0.1)")
+    serve.add_argument("--port", type=int, help="port to listen on, 0 for a free one (PORT, 8000)")
+    serve.add_argument("--role", choices=("all",), default="all", help="what this process does: page, rooms and jobs")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

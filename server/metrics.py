@@ -1,0 +1,78 @@
+"""Numbers for Prometheus, in a registry of their own per application."""
+
+from collections.abc import Callable
+from typing import Final
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.exposition import choose_encoder
+
+_REQUEST_BUCKETS_S: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+_RUN_BUCKETS_S: Final = (0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600)
+_METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+
+
+class Metrics:
+    """Everything that is counted; one object per application, so that two in one process do not mix."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self._requests = Counter(
+            "darkroom_http_requests", "HTTP requests answered.", ["method", "route", "status"], registry=self.registry
+        )
+        self._request_seconds = Histogram(
+            "darkroom_http_request_duration_seconds",
+            "Time to the end of an HTTP answer.",
+            ["method", "route"],
+            buckets=_REQUEST_BUCKETS_S,
+            registry=self.registry,
+        )
+        self._runs = Counter(
+            "darkroom_runs", "Runs that ended, seen by this process.", ["status", "provider"], registry=self.registry
+        )
+        self._run_seconds = Histogram(
+            "darkroom_run_duration_seconds",
+            "Time from the request to the end of a run.",
+            ["status", "provider"],
+            buckets=_RUN_BUCKETS_S,
+            registry=self.registry,
+        )
+        self._started = Counter("darkroom_runs_requested", "Runs asked for here.", ["provider"], registry=self.registry)
+        self._unfinished = Gauge(
+            "darkroom_runs_unfinished", "Runs that have not ended.", ["status"], registry=self.registry
+        )
+        self._updates = Counter(
+            "darkroom_document_updates", "Document updates committed by this process.", registry=self.registry
+        )
+
+    def request_done(self, method: str, route: str, status: int, duration_s: float) -> None:
+        """Count an answered HTTP request; `route` is the address's pattern, never the address."""
+        method = method if method in _METHODS else "other"
+        self._requests.labels(method, route, str(status)).inc()
+        self._request_seconds.labels(method, route).observe(duration_s)
+
+    def run_requested(self, provider: str) -> None:
+        """Count a run that was made."""
+        self._started.labels(provider).inc()
+
+    def run_ended(self, status: str, provider: str, duration_s: float) -> None:
+        """Count a run that ended."""
+        self._runs.labels(status, provider).inc()
+        self._run_seconds.labels(status, provider).observe(duration_s)
+
+    def updates_committed(self, count: int) -> None:
+        """Count document updates that are in SQL now."""
+        self._updates.inc(count)
+
+    def unfinished(self, by_status: dict[str, int]) -> None:
+        """Set how many runs are in each status that is not an end."""
+        for status, count in by_status.items():
+            self._unfinished.labels(status).set(count)
+
+    def watch(self, name: str, meaning: str, read: Callable[[], float]) -> None:
+        """Add a number that is read when it is asked for."""
+        Gauge(f"darkroom_{name}", meaning, registry=self.registry).set_function(read)
+
+    def render(self, accept: str) -> tuple[bytes, str]:
+        """All numbers as text, and its content type, for what the client accepts."""
+        encoder, content_type = choose_encoder(accept)
+        return encoder(self.registry), content_type

@@ -1,0 +1,227 @@
+"""Bodies and queries as they come through the door: camelCase outside, unknown fields refused."""
+
+import datetime as dt
+from typing import Annotated, Any, Final
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator
+from pydantic.alias_generators import to_camel
+
+MAX_BATCH: Final = 1000
+_MAX_METADATA_KEYS: Final = 100
+
+Id = Annotated[str, Field(min_length=1, max_length=256)]
+Name = Annotated[str, Field(min_length=1, max_length=128)]
+
+
+class Body(BaseModel):
+    """Base of every body: strict types, camelCase names, no unknown fields."""
+
+    model_config = ConfigDict(alias_generator=to_camel, extra="forbid", strict=True, frozen=True)
+
+    def given(self) -> dict[str, Any]:
+        """The fields the client sent, by their camelCase names."""
+        return self.model_dump(by_alias=True, exclude_unset=True)
+
+
+class Empty(Body):
+    """A body without fields."""
+
+
+class Person(Body):
+    """Who asks, as the client says."""
+
+    id: str | None = Field(None, max_length=128)
+    name: str | None = Field(None, max_length=128)
+
+
+class PromptSpecBody(Body):
+    """What to draw; over a node, what is left out comes from the node's own data."""
+
+    base_prompt: str | None = Field(None, max_length=32_000)
+    style_modifiers: list[Annotated[str, Field(max_length=1_000)]] | None = Field(None, max_length=64)
+    size: str | None = Field(None, max_length=32, examples=["1024x1024"])
+    aspect_ratio: str | None = Field(None, max_length=64, examples=["16:9"])
+    quality: str | None = Field(None, max_length=64)
+    seed: int | str | None = None
+    negative_prompt: str | None = Field(None, max_length=32_000)
+    previous_image: str | None = Field(None, max_length=4_096, description="URL of the picture to edit")
+    n: int | None = Field(None, ge=1, le=16)
+
+
+class RunOptions(Body):
+    """What every request for a picture may say."""
+
+    after: str | None = Field(
+        None,
+        max_length=128,
+        description="id of the run seen as the node's current one, null for none; left out: whatever is current",
+    )
+    prompt_spec: PromptSpecBody | None = None
+    provider: Name | None = None
+    model: Name | None = None
+    by: Person | None = None
+    webhook_url: str | None = Field(
+        None, max_length=2_048, description="kept with the job; this release does not call it"
+    )
+    metadata: dict[str, JsonValue] | None = Field(None, max_length=_MAX_METADATA_KEYS)
+
+    @field_validator("webhook_url")
+    @classmethod
+    def _http(cls, value: str | None) -> str | None:
+        if value is not None and not value.lower().startswith(("http://", "https://")):
+            raise ValueError("must be an http(s) URL")
+        return value
+
+
+class RunBody(RunOptions):
+    """Body of a run of one node."""
+
+
+class StartImageJobRequest(RunOptions):
+    """Asks for a picture in a node."""
+
+    workflow_id: Id
+    node_id: Id
+
+
+class BatchRequest(Body):
+    """Asks for many pictures at once: all are checked before any is started."""
+
+    requests: list[StartImageJobRequest] = Field(min_length=1, max_length=MAX_BATCH)
+
+
+class ByBody(Body):
+    """Body of a cancel or retry."""
+
+    by: Person | None = None
+
+
+class Position(Body):
+    """A point on the canvas."""
+
+    x: float
+    y: float
+
+
+class Shape(Body):
+    """Fields that React Flow gives to nodes and edges alike."""
+
+    type: str | None = Field(None, min_length=1, max_length=64)
+    data: dict[str, JsonValue] | None = None
+    hidden: bool | None = None
+    selected: bool | None = Field(None, description="each person's own; not stored")
+    selectable: bool | None = None
+    deletable: bool | None = None
+    focusable: bool | None = None
+    z_index: int | None = None
+    style: dict[str, JsonValue] | None = None
+    class_name: str | None = None
+    aria_label: str | None = None
+    dom_attributes: dict[str, JsonValue] | None = None
+
+
+class NodePatch(Shape):
+    """Changes to a node; `data` is merged key by key, null removes a key of it."""
+
+    position: Position | None = None
+    width: float | None = None
+    height: float | None = None
+    initial_width: float | None = None
+    initial_height: float | None = None
+    measured: dict[str, JsonValue] | None = Field(None, description="each browser's own; not stored")
+    parent_id: Id | None = None
+    extent: JsonValue = None
+    expand_parent: bool | None = None
+    draggable: bool | None = None
+    dragging: bool | None = Field(None, description="each person's own; not stored")
+    resizing: bool | None = Field(None, description="each person's own; not stored")
+    connectable: bool | None = None
+    drag_handle: str | None = None
+    source_position: str | None = None
+    target_position: str | None = None
+    handles: list[JsonValue] | None = None
+    origin: list[float] | None = None
+
+    @field_validator("type", "position", "data")
+    @classmethod
+    def _kept(cls, value: object) -> object:
+        return _not_null(value)
+
+
+class NodeBody(NodePatch):
+    """A node in React Flow's shape; without an id it gets one."""
+
+    id: Id | None = None
+
+
+class EdgePatch(Shape):
+    """Changes to an edge."""
+
+    source: Id | None = None
+    target: Id | None = None
+    source_handle: str | None = None
+    target_handle: str | None = None
+    label: JsonValue = None
+    animated: bool | None = None
+    reconnectable: bool | str | None = None
+    marker_start: JsonValue = None
+    marker_end: JsonValue = None
+    interaction_width: float | None = None
+    label_style: dict[str, JsonValue] | None = None
+    label_show_bg: bool | None = None
+    label_bg_style: dict[str, JsonValue] | None = None
+    label_bg_padding: list[float] | None = None
+    label_bg_border_radius: float | None = None
+    path_options: dict[str, JsonValue] | None = None
+
+    @field_validator("source", "target")
+    @classmethod
+    def _kept(cls, value: object) -> object:
+        return _not_null(value)
+
+
+class EdgeBody(EdgePatch):
+    """An edge in React Flow's shape; without an id it gets one."""
+
+    id: Id | None = None
+    source: Id
+    target: Id
+
+
+class WorkflowBody(Body):
+    """A new workflow, empty or with nodes and edges."""
+
+    title: str = Field("", max_length=200)
+    nodes: list[NodeBody] = Field(default_factory=list, max_length=10_000)
+    edges: list[EdgeBody] = Field(default_factory=list, max_length=20_000)
+
+
+class WorkflowPatch(Body):
+    """A new title."""
+
+    title: str = Field(max_length=200)
+
+
+class PageQuery(Body):
+    """Query of a list."""
+
+    limit: int = Field(50, ge=1, le=200)
+    before: dt.datetime | None = Field(None, description="`next` of the page before")
+
+
+class LimitQuery(Body):
+    """Query of a short list."""
+
+    limit: int = Field(50, ge=1, le=200)
+
+
+class EventsQuery(Body):
+    """Query of events."""
+
+    after: int = Field(0, ge=0, description="only events behind this number")
+
+
+def _not_null(value: object) -> object:
+    if value is None:
+        raise ValueError("cannot be null; leave it out to keep it")
+    return value

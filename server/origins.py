@@ -1,0 +1,35 @@
+"""Which sites' pages may change something here, and open a websocket. Pure."""
+
+from collections.abc import Collection
+from urllib.parse import urlsplit
+
+from server.settings import is_loopback
+
+
+class Origins:
+    """The rule about other sites' pages: without tokens, whoever reaches the server is an editor.
+
+    Args:
+        public_url: The server's own public address.
+        allowed: Further origins, such as "https://app.example".
+
+    """
+
+    def __init__(self, public_url: str, allowed: Collection[str] = ()) -> None:
+        parts = urlsplit(public_url)
+        self._own = f"{parts.scheme}://{parts.netloc}".lower()
+        self._allowed = frozenset(allowed)
+
+    def trusts(self, origin: str, host: str) -> bool:
+        """Whether a page of `origin` may ask for a change.
+
+        Args:
+            origin: The Origin header; "" of a client that is no browser.
+            host: The Host header. Alone it proves nothing: a name of another site may resolve to this machine.
+
+        """
+        origin = origin.lower()
+        if not origin or origin == self._own or origin in self._allowed:
+            return True
+        parts = urlsplit(origin)
+        return parts.netloc == host.lower() and is_loopback(parts.hostname or "")

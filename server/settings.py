@@ -1,0 +1,203 @@
+"""Every setting of the server, read from the environment; the defaults run with no service and no key."""
+
+import ipaddress
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, Self
+from urllib.parse import urlsplit
+
+import sqlalchemy as sa
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from sqlalchemy.exc import ArgumentError
+
+from providers.addresses import AllowList
+from server.errors import BadSettings
+
+_DRIVERS: Final = {
+    "postgres": "postgresql+asyncpg",
+    "postgresql": "postgresql+asyncpg",
+    "postgresql+asyncpg": "postgresql+asyncpg",
+    "postgresql+psycopg": "postgresql+asyncpg",
+    "postgresql+psycopg2": "postgresql+asyncpg",
+    "sqlite": "sqlite+aiosqlite",
+    "sqlite+aiosqlite": "sqlite+aiosqlite",
+}
+_DATABASE_FILE: Final = "darkroom.db"
+_LIBPQ_ONLY: Final = frozenset({"channel_binding", "gssencmode", "target_session_attrs", "connect_timeout"})
+"""Parameters that hosted Postgres puts into its addresses and that asyncpg does not take there."""
+
+
+class Settings(BaseSettings):
+    """What operators can set; each field's alias is the environment variable."""
+
+    model_config = SettingsConfigDict(
+        env_ignore_empty=True, extra="ignore", frozen=True, hide_input_in_errors=True, populate_by_name=True
+    )
+
+    database_url: SecretStr | None = Field(
+        None, alias="DATABASE_URL", description="Postgres or SQLite address; unset: a SQLite file in DARKROOM_DATA"
+    )
+    data: Path = Field(Path("data"), alias="DARKROOM_DATA", description="folder of the SQLite file and the pictures")
+    redis_url: SecretStr | None = Field(
+        None, alias="REDIS_URL", description="job queue in Redis; unset: the queue is in this process"
+    )
+    app_url: str | None = Field(
+        None, alias="APP_URL", description="public address, used in image URLs; unset: http://HOST:PORT"
+    )
+    host: str = Field("127.0.0.1", alias="HOST", description="address to listen on; only loopback in this release")
+    port: int = Field(8000, ge=0, le=65535, alias="PORT", description="port to listen on; 0 picks a free one")
+    secret: SecretStr | None = Field(
+        None, alias="DARKROOM_SECRET", description="reserved for access tokens; must be unset in this release"
+    )
+    cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), alias="DARKROOM_CORS_ORIGINS", description="other sites whose pages may use the API, comma separated"
+    )
+    openai_api_key: SecretStr | None = Field(None, alias="OPENAI_API_KEY", description="offers the OpenAI models")
+    openai_base_url: str | None = Field(
+        None, alias="OPENAI_BASE_URL", description="a gateway or emulator in place of api.openai.com"
+    )
+    default_provider: str | None = Field(
+        None, alias="DEFAULT_PROVIDER", description="provider of a request that names none; unset: first configured"
+    )
+    default_model: str | None = Field(
+        None, alias="DEFAULT_MODEL", description="model of a request that names none; unset: the provider's first"
+    )
+    demo_delay_s: float = Field(
+        2.0, ge=0, le=600, alias="DARKROOM_DEMO_DELAY_S", description="seconds the demo provider takes for a picture"
+    )
+    fetch_allow: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        alias="DARKROOM_FETCH_ALLOW",
+        description="hosts or CIDRs that downloads may reach besides public addresses, comma separated",
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", alias="DARKROOM_LOG_LEVEL", description="debug, info, warning or error"
+    )
+    log_format: Literal["auto", "json", "text"] = Field(
+        "auto", alias="DARKROOM_LOG_FORMAT", description="json, text, or auto: text on a terminal, else json"
+    )
+
+    @field_validator("cors_origins", "fetch_allow", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        if isinstance(value, str):
+            return tuple(part.strip() for part in value.split(",") if part.strip())
+        return value
+
+    @field_validator("log_level", "log_format", mode="before")
+    @classmethod
+    def _lower(cls, value: object) -> object:
+        return value.lower() if isinstance(value, str) else value
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(_origin(origin) for origin in value)
+
+    @field_validator("fetch_allow")
+    @classmethod
+    def _allow_list(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        AllowList.parse(value)
+        return value
+
+    @field_validator("app_url", "openai_base_url")
+    @classmethod
+    def _http_url(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        parts = urlsplit(value)
+        if parts.scheme not in {"http", "https"} or not parts.hostname:
+            raise ValueError("must be an address such as https://darkroom.example")
+        return value.rstrip("/")
+
+    @field_validator("database_url")
+    @classmethod
+    def _database_url(cls, value: SecretStr | None) -> SecretStr | None:
+        return None if value is None else SecretStr(normalise_database_url(value.get_secret_value()))
+
+    @model_validator(mode="after")
+    def _closed_doors(self) -> Self:
+        if self.secret is not None and self.secret.get_secret_value():
+            raise ValueError("DARKROOM_SECRET is set, but access tokens are not part of this release: unset it")
+        if not is_loopback(self.host):
+            raise ValueError(
+                f"HOST is {self.host}, but without access tokens everyone who reaches it is an editor: "
+                "use a loopback address (127.0.0.1) and put an authenticating proxy in front"
+            )
+        return self
+
+    @property
+    def database(self) -> str:
+        """The SQLAlchemy URL of the database."""
+        if self.database_url is not None:
+            return self.database_url.get_secret_value()
+        url = sa.URL.create("sqlite+aiosqlite", database=str(self.data.absolute() / _DATABASE_FILE))
+        return url.render_as_string(hide_password=False)
+
+    @property
+    def public_url(self) -> str:
+        """The address people reach this server at, without a slash at its end."""
+        if self.app_url is not None:
+            return self.app_url
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"http://{host}:{self.port}"
+
+
+def read_settings(**options: Any) -> Settings:
+    """Settings of the environment, overridden by `options` that are not None.
+
+    Raises:
+        BadSettings: One line that names the variable.
+
+    """
+    try:
+        return Settings(**{name: value for name, value in options.items() if value is not None})
+    except ValidationError as error:
+        lines = []
+        for problem in error.errors(include_url=False, include_input=False, include_context=False):
+            name = ".".join(str(part) for part in problem["loc"][:1])
+            message = problem["msg"].removeprefix("Value error, ")
+            lines.append(f"{name}: {message}" if name else message)
+        raise BadSettings("; ".join(lines)) from None
+
+
+def normalise_database_url(text: str) -> str:
+    """The address with the driver this project uses, as other programs do not write it.
+
+    Raises:
+        ValueError: Not the address of a Postgres or SQLite database.
+
+    """
+    try:
+        url = sa.make_url(text.strip())
+    except (ArgumentError, ValueError):
+        raise ValueError("must be an address such as postgresql://user:password@host/name") from None
+    driver = _DRIVERS.get(url.drivername)
+    if driver is None:
+        raise ValueError(f"{url.drivername!r} is not supported: use a postgresql:// or sqlite:// address")
+    if driver == "sqlite+aiosqlite" and url.database in {None, "", ":memory:"}:
+        raise ValueError("name a file: a database in memory would not outlive a connection")
+    query = dict(url.query)
+    if driver == "postgresql+asyncpg":
+        query = {name: value for name, value in query.items() if name not in _LIBPQ_ONLY}
+        if "sslmode" in query:
+            query.setdefault("ssl", query.pop("sslmode"))
+            query.pop("sslmode", None)
+    return url.set(drivername=driver, query=query).render_as_string(hide_password=False)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only programs on this machine reach a server that listens there."""
+    if host.lower() == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+def _origin(text: str) -> str:
+    parts = urlsplit(text)
+    if parts.scheme not in {"http", "https"} or not parts.hostname or parts.path.strip("/"):
+        raise ValueError(f"{text!r} is not an origin such as https://app.example")
+    return f"{parts.scheme}://{parts.netloc}".lower()

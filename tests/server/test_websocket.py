@@ -1,0 +1,234 @@
+"""The contract between rooms and uvicorn's websocket protocol; every test also runs over plain ASGI."""
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from types import SimpleNamespace
+
+import pytest
+import uvicorn
+import websockets
+from pycrdt import Doc, Map
+from starlette.applications import Starlette
+from starlette.routing import WebSocketRoute
+from websockets.asyncio.client import ClientConnection
+
+from crdt import canvas, protocol
+from crdt.canvas import CanvasDoc
+from crdt.protocol import AwarenessUpdate, SyncStep1, SyncUpdate
+from crdt.room import CLOSE_BAD_MESSAGE
+from crdt.rooms import Rooms
+from server.origins import Origins
+from server.websocket import CLOSE_BAD_ROOM, CLOSE_TEXT, RoomProtocol, websocket_endpoint
+from tests.crdt.builders import awareness, database, running_rooms
+
+MAX_MESSAGE_BYTES = 1024 * 1024
+
+
+class Site:
+    """A served set of rooms."""
+
+    def __init__(self, port: int, rooms: Rooms) -> None:
+        self.port = port
+        self.rooms = rooms
+
+    @asynccontextmanager
+    async def connect(self, room: str = "r", **options: object) -> AsyncIterator["Peer"]:
+        url = f"ws://127.0.0.1:{self.port}/ws/{room}"
+        async with websockets.connect(url, max_size=None, **options) as connection:  # type: ignore[arg-type]
+            yield Peer(connection)
+
+
+class Peer:
+    """A pycrdt document behind a real websocket."""
+
+    def __init__(self, connection: ClientConnection) -> None:
+        self.connection = connection
+        self.doc: CanvasDoc = Doc()
+        self.states: dict[int, str] = {}
+
+    async def sync(self) -> None:
+        """Ask for everything and wait for the answer."""
+        await self.connection.send(protocol.step1_message(self.doc.get_state()))
+        await self.until(lambda message: isinstance(message, SyncUpdate) and message.step2)
+
+    async def until(self, wanted: Callable[[protocol.Message], bool]) -> None:
+        """Take messages until one is wanted."""
+        async with asyncio.timeout(10):
+            while True:
+                frame = await self.connection.recv()
+                assert isinstance(frame, bytes)
+                (message,) = protocol.parse(frame)
+                await self._take(message)
+                if wanted(message):
+                    return
+
+    async def edit(self, change: Callable[[CanvasDoc], object]) -> None:
+        before = self.doc.get_state()
+        with self.doc.transaction():
+            change(self.doc)
+        await self.connection.send(protocol.update_message(self.doc.get_update(before)))
+
+    async def closed(self) -> int | None:
+        """Read until the server closes; returns its code."""
+        async with asyncio.timeout(10):
+            with contextlib.suppress(websockets.ConnectionClosed):
+                while True:
+                    await self.connection.recv()
+        return self.connection.close_code
+
+    async def has(self, node_id: str) -> None:
+        while node_id not in canvas.node_ids(self.doc):
+            await self.until(lambda message: isinstance(message, SyncUpdate))
+
+    async def _take(self, message: protocol.Message) -> None:
+        if isinstance(message, SyncUpdate):
+            self.doc.apply_update(message.update)
+        elif isinstance(message, SyncStep1):
+            await self.connection.send(protocol.step2_message(self.doc.get_update(message.state_vector)))
+        elif isinstance(message, AwarenessUpdate):
+            self.states.update({entry.client_id: entry.state for entry in message.entries})
+
+
+def put(node_id: str, prompt: str = "") -> Callable[[CanvasDoc], None]:
+    def change(doc: CanvasDoc) -> None:
+        canvas.nodes_of(doc)[node_id] = Map({"data": Map({"prompt": prompt})})
+
+    return change
+
+
+@pytest.fixture(params=["native", "asgi"])
+async def site(request: pytest.FixtureRequest, sqlite_url: str) -> AsyncIterator[Site]:
+    async with database(sqlite_url) as engine, running_rooms(engine) as rooms:
+        app = Starlette(routes=[WebSocketRoute("/ws/{room}", websocket_endpoint)])
+        app.state.services = SimpleNamespace(rooms=rooms, origins=Origins("http://darkroom.example", []))
+        listener = socket.socket()
+        listener.bind(("127.0.0.1", 0))
+        config = uvicorn.Config(
+            app,
+            ws=RoomProtocol if request.param == "native" else "websockets-sansio",
+            ws_max_size=MAX_MESSAGE_BYTES,
+            ws_per_message_deflate=False,
+            lifespan="off",
+            log_config=None,
+            timeout_graceful_shutdown=2,
+        )
+        server = uvicorn.Server(config)
+        serving = asyncio.create_task(server.serve([listener]))
+        try:
+            yield Site(listener.getsockname()[1], rooms)
+        finally:
+            server.should_exit = True
+            await serving
+
+
+async def test_two_peers_share_a_document_and_their_presence(site: Site) -> None:
+    async with site.connect() as a, site.connect() as b:
+        await a.sync()
+        await b.sync()
+        await a.edit(put("n", "fox"))
+        await b.has("n")
+        await a.connection.send(awareness(7, 1, '{"user":{"name":"Ada"}}'))
+        await b.until(lambda message: isinstance(message, AwarenessUpdate))
+        assert b.states == {7: '{"user":{"name":"Ada"}}'}
+        assert canvas.read_flow(b.doc) == canvas.read_flow(a.doc)
+
+
+async def test_a_message_in_fragments_is_one_message(site: Site) -> None:
+    async with site.connect() as a, site.connect() as b:
+        await a.sync()
+        await b.sync()
+        with a.doc.transaction():
+            put("n", "x" * 100_000)(a.doc)
+        whole = protocol.update_message(a.doc.get_update())
+        await a.connection.send([whole[:10], whole[10:60_000], whole[60_000:]])
+        await b.has("n")
+
+
+async def test_a_lone_idle_client_gets_its_own_renewal_back(site: Site) -> None:
+    """The stock client closes after 45 s without a data message and counts on this echo."""
+    async with site.connect() as a:
+        await a.sync()
+        for clock in (1, 2):
+            await a.connection.send(awareness(7, clock, "{}"))
+            await a.until(lambda message: isinstance(message, AwarenessUpdate))
+
+
+async def test_the_cursor_of_a_killed_socket_vanishes(site: Site) -> None:
+    async with site.connect() as a, site.connect() as b:
+        await b.sync()
+        await a.connection.send(awareness(7, 1, "{}"))
+        await b.until(lambda _message: b.states.get(7) == "{}")
+        a.connection.transport.abort()
+        await b.until(lambda _message: b.states.get(7) == "null")
+
+
+@pytest.mark.parametrize(
+    ("frame", "code"), [(b"", CLOSE_BAD_MESSAGE), ("text", CLOSE_TEXT), (b"\x00\x02\x05x", CLOSE_BAD_MESSAGE)]
+)
+async def test_a_bad_frame_closes_its_sender_with_a_documented_code(site: Site, frame: bytes | str, code: int) -> None:
+    async with site.connect() as bad, site.connect() as good:
+        await good.sync()
+        await bad.connection.send(frame)
+        assert await bad.closed() == code
+        assert len((bad.connection.close_reason or "").encode()) <= 123
+        await good.edit(put("n"))
+        await good.sync()
+
+
+async def test_a_message_over_the_limit_is_refused_with_1009(site: Site) -> None:
+    async with site.connect() as a:
+        await a.connection.send(b"\x00\x02" + protocol.var_bytes(b"x" * (MAX_MESSAGE_BYTES + 1)))
+        assert await a.closed() == 1009
+
+
+@pytest.mark.parametrize("room", ["a%2Fb", "..%2F..", "a%2A", "%00", "x" * 200])
+async def test_a_hostile_room_name_is_refused(site: Site, room: str) -> None:
+    """A name with a slash matches no route (403 at the upgrade); the others are told why."""
+    with contextlib.suppress(websockets.InvalidStatus):
+        async with site.connect(room) as a:
+            assert await a.closed() == CLOSE_BAD_ROOM
+    assert site.rooms.all_open() == []
+
+
+@pytest.mark.parametrize(
+    ("origin", "allowed"),
+    [
+        ("https://evil.example", False),
+        ("http://darkroom.example", True),
+        (None, True),
+        ("null", False),
+        ("http://rebound.example", False),
+    ],
+)
+async def test_a_page_of_another_site_may_not_connect(site: Site, origin: str | None, *, allowed: bool) -> None:
+    if allowed:
+        async with site.connect(origin=origin) as a:
+            await a.sync()
+    else:
+        with pytest.raises(websockets.InvalidStatus) as refused:
+            async with site.connect(origin=origin):
+                pass
+        assert refused.value.response.status_code == 403
+
+
+async def test_a_reader_that_stalls_converges_when_it_reads_again(site: Site) -> None:
+    async with site.connect() as writer, site.connect(max_queue=1, close_timeout=0.2) as slow:
+        await writer.sync()
+        await slow.sync()
+        slow.connection.transport.pause_reading()
+        for number in range(40):
+            await writer.edit(put(f"n{number}", "x" * 300_000))
+            await writer.sync()
+        slow.connection.transport.resume_reading()
+        await slow.has("n39")
+        assert canvas.read_flow(slow.doc) == canvas.read_flow(writer.doc)
+
+
+async def test_stopping_tells_every_client_to_come_back(site: Site) -> None:
+    async with site.connect() as a:
+        await a.sync()
+        await site.rooms.stop()
+        assert await a.closed() == 1012
