@@ -13,18 +13,21 @@ def create_engine(url: str) -> AsyncEngine:
     """An engine whose `begin()` takes the write lock at once.
 
     SQLite runs WAL with `synchronous=FULL` (durable means durable) and starts every transaction as `BEGIN IMMEDIATE`:
-    a read that later turns into a write cannot fail half way with "database is locked".
+    a read that later turns into a write cannot fail half way with "database is locked". Errors do not quote the values
+    of a statement: they hold prompts.
 
     Args:
         url: `sqlite+aiosqlite:///path` or `postgresql+asyncpg://...`.
 
     """
     if sa.make_url(url).get_backend_name() == "sqlite":
-        engine = create_async_engine(url, pool_size=8, max_overflow=8)
+        engine = create_async_engine(url, pool_size=8, max_overflow=8, hide_parameters=True)
         sa.event.listen(engine.sync_engine, "connect", _on_connect)
         sa.event.listen(engine.sync_engine, "begin", _on_begin)
         return engine
-    return create_async_engine(url, pool_size=8, max_overflow=8, pool_pre_ping=True, pool_timeout=10)
+    return create_async_engine(
+        url, pool_size=8, max_overflow=8, pool_pre_ping=True, pool_timeout=10, hide_parameters=True
+    )
 
 
 def read_only(engine: AsyncEngine) -> AsyncEngine:

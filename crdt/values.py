@@ -1,6 +1,7 @@
 """Plain JSON out of shared types, fit for SQL, whatever a hostile or mistaken peer has put there."""
 
 import math
+import re
 from collections.abc import Mapping
 
 from pycrdt import Array, Map, Text
@@ -11,7 +12,7 @@ MAX_DEPTH = 32
 """Levels of nesting that are read; what lies deeper becomes None."""
 MAX_SAFE_INTEGER = 2**53 - 1
 """Whole numbers beyond it are not exact in a browser; they travel as text."""
-_DATA_URL = "data:"
+_DATA_URL = re.compile(r"\s*data:[\w.+-]+/[\w.+-]+(?:;[\w=.+\"-]+)*,", re.IGNORECASE)
 
 
 def plain(value: object, depth: int = 0) -> Json:
@@ -67,6 +68,6 @@ def without_data_urls(value: Json) -> Json:
     return value
 
 
-def is_data_url(value: str) -> bool:
-    """Whether a string is a `data:` URL (scheme in any case, white space before it ignored)."""
-    return value[:64].lstrip().lower().startswith(_DATA_URL) and ("," in value)
+def is_data_url(value: Json) -> bool:
+    """Whether a value is a `data:` URL with a media type (RFC 2397); a sentence that begins with "data:" is none."""
+    return isinstance(value, str) and _DATA_URL.match(value[:256]) is not None

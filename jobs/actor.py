@@ -1,0 +1,429 @@
+"""One attempt at a run as a straight story: begin, ask the maker, fetch, check, store, tell.
+
+Nothing here waits for the next poll or the next try: an attempt that has to wait says when to come back, and ends.
+"""
+
+import asyncio
+import datetime as dt
+import logging
+import math
+import random
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field, replace
+from typing import Final, TypeAlias, TypeVar
+
+from jobs import policy as rules
+from jobs.errors import BadImage, DatabaseAway, RunBusy, RunFinished, RunNotFound, StorageUnavailable, WriteRefused
+from jobs.gallery import PREVIEW_INTERVAL_S, Gallery
+from jobs.images import ImageWorkshop
+from jobs.outage import Patience, outlast
+from jobs.policy import Retry, RetryPolicy
+from jobs.progress import ProgressReporter
+from jobs.run import Run
+from jobs.runs import Runs, utcnow
+from jobs.state import (
+    Accepted,
+    Answered,
+    Completed,
+    Event,
+    Failed,
+    Interrupted,
+    RetryScheduled,
+    RunError,
+    Stage,
+    StageEntered,
+    Status,
+)
+from jobs.storage import ImageStore
+from jobs.trouble import log_trouble
+from providers import base
+from providers.base import Finished, ImageProvider, ImageRequest, Progress, Waiting
+from providers.errors import (
+    ErrorClass,
+    ErrorKind,
+    InvalidSpec,
+    ProviderError,
+    RequestRefused,
+    UnknownModel,
+    UnknownProvider,
+)
+from providers.registry import Registry
+
+T = TypeVar("T")
+logger = logging.getLogger(__name__)
+
+ONE_TRY: Final = Patience(total_s=0.0, write_limit_s=5.0)
+MAX_ANSWERS: Final = 64
+BUSY_MARGIN: Final = dt.timedelta(milliseconds=200)
+"""Added to the moment at which another worker will have shown whether it lives."""
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """Nothing more to do for this run here."""
+
+
+@dataclass(frozen=True, slots=True)
+class Later:
+    """Come back at this time."""
+
+    when: dt.datetime
+
+
+Next: TypeAlias = Done | Later
+Fetch: TypeAlias = Callable[[str], Awaitable[base.ImageInput]]
+"""Downloads a picture from an address somebody else chose: `providers.http.fetch_image`, with its allowances."""
+
+
+@dataclass(slots=True)
+class _Attempt:
+    """What an attempt at work knows of itself."""
+
+    run: Run
+    stage: Stage
+    provider: ImageProvider | None = None
+    answer: Finished | None = None
+    preview_url: str | None = None
+    previewed_at: float = -math.inf
+    preview_keys: list[str] = field(default_factory=list)
+    stored_keys: list[str] = field(default_factory=list)
+
+    @property
+    def label(self) -> str:
+        """The maker's name for people."""
+        return self.provider.label if self.provider else self.run.provider
+
+    @property
+    def billing_ambiguous(self) -> bool:
+        """Whether a maker that does not say so may be making, and billing, a picture for it right now."""
+        return self.run.remote_id is None and self.stage in {Stage.SUBMITTING, Stage.GENERATING}
+
+
+class Actor:
+    """Makes attempts.
+
+    Args:
+        runs: The truth.
+        registry: The makers.
+        images: Checks and shrinks pictures.
+        store: Keeps pictures.
+        progress: Hears how far attempts are.
+        fetch: See `Fetch`.
+        worker_id: Whose attempts these are.
+        policy: Limits.
+        patience: How long an outcome waits for the database.
+        clock: The time, aware UTC.
+        jitter: Draws from [0, 1).
+        sleep: Waits so many seconds.
+        stage_after_s: How long a stage lasts before it is worth an event.
+
+    """
+
+    def __init__(  # noqa: PLR0913, PLR0917 - the seams of the whole road
+        self,
+        runs: Runs,
+        registry: Registry,
+        images: ImageWorkshop,
+        store: ImageStore,
+        progress: ProgressReporter,
+        fetch: Fetch,
+        worker_id: str,
+        policy: RetryPolicy | None = None,
+        *,
+        patience: Patience | None = None,
+        clock: Callable[[], dt.datetime] = utcnow,
+        jitter: Callable[[], float] = random.random,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        stage_after_s: float = 0.5,
+    ) -> None:
+        self.worker_id = worker_id
+        self.policy = policy or RetryPolicy()
+        self._runs = runs
+        self._registry = registry
+        self._gallery = Gallery(images, store, fetch, self.policy, sleep=sleep, jitter=jitter)
+        # What makers answered to attempts that failed afterwards: the next one here need not pay again.
+        self._answers: dict[str, Finished] = {}
+        self._progress = progress
+        self._patience = patience or Patience()
+        self._clock = clock
+        self._jitter = jitter
+        self._sleep = sleep
+        self._stage_after_s = stage_after_s
+
+    async def advance(self, run_id: str, began: Callable[[Run], None] | None = None) -> Next:
+        """Make one attempt, or take the next step of one that waits for its maker.
+
+        Args:
+            run_id: Of the run.
+            began: Told the run once it is in our hands.
+
+        Returns:
+            When to come back.
+
+        """
+        try:
+            run = await outlast(lambda _: self._runs.begin_attempt(run_id, self.worker_id), ONE_TRY)
+        except RunBusy as busy:
+            return Later(busy.retry_at + BUSY_MARGIN)
+        except DatabaseAway:
+            return Later(self._after(0.5 + self._jitter()))
+        if run is None:
+            return Done()
+        if began is not None:
+            began(run)
+        attempt = _Attempt(run, run.stage)
+        self._log("attempt_started", attempt)
+        try:
+            return await self._attempt(attempt)
+        except WriteRefused as refused:
+            await self._overtaken(attempt, refused)
+            return Done()
+        except asyncio.CancelledError:
+            await self._interrupted(attempt)
+            raise
+
+    async def abandon(self, run_id: str) -> None:
+        """Tell the maker of a cancelled run to stop; best effort, in bounded time."""
+        try:
+            run = await self._runs.get(run_id)
+        except RunNotFound:
+            return
+        if run.status is Status.CANCELLED and run.remote_id is not None:
+            await self._tell_maker(run, run.remote_id)
+
+    async def _attempt(self, attempt: _Attempt) -> Next:
+        try:
+            return await self._steps(attempt)
+        except ProviderError as error:
+            return await self._failed_attempt(attempt, error)
+        except (RequestRefused, InvalidSpec, UnknownModel, UnknownProvider) as error:
+            return await self._fail(attempt, rules.refused(str(error), attempt.stage))
+        except BadImage as error:
+            return await self._fail(attempt, rules.bad_image(attempt.label, error.reason, attempt.stage))
+        except StorageUnavailable as error:
+            self._log("storage_failed", attempt, reason=error.reason, level=logging.ERROR)
+            return await self._fail(attempt, rules.storage_failed(attempt.stage))
+        except (WriteRefused, DatabaseAway):
+            raise
+        except Exception as error:  # noqa: BLE001 - the edge of the attempt: a bug of ours must not leave the run open
+            log_trouble(logger, "attempt_crashed", error, run_id=attempt.run.id, attempt=attempt.run.attempt)
+            message = "Something went wrong inside the server."
+            ambiguous = attempt.billing_ambiguous
+            unexpected = ProviderError(message, ErrorClass.TEMPORARY, billing_ambiguous=ambiguous)
+            return await self._failed_attempt(attempt, unexpected, code="internal")
+
+    async def _steps(self, attempt: _Attempt) -> Next:
+        run = attempt.run
+        attempt.provider = provider = self._registry.get(run.provider)
+        answer: Finished | base.Accepted | Waiting | None = self._answers.pop(run.id, None)
+        if answer is not None:
+            self._log("answer_kept", attempt)
+        elif run.remote_id is None:
+            answer = await self._submit(attempt, provider)
+        else:
+            answer = await self._poll(attempt, provider, run.remote_id)
+        if isinstance(answer, Finished):
+            await self._settle(attempt, answer)
+            return Done()
+        self._report(attempt, answer.progress if isinstance(answer, Waiting) else None, Stage.WAITING)
+        resume_at = self._after(rules.poll_after_s(answer.poll_after_s, self.policy))
+        if isinstance(answer, base.Accepted):
+            event = Accepted(answer.remote_id, answer.webhook_promised, resume_at)
+            try:
+                await self._record(attempt, event)
+            except RunFinished:
+                # Cancelled while the maker was taking the request: nobody else knows its id.
+                await self._tell_maker(run, answer.remote_id)
+                raise
+            self._log("run_accepted", attempt)
+        else:
+            await outlast(lambda _: self._runs.park(run.id, run.attempt, resume_at), self._patience, self._sleep)
+        return Later(resume_at)
+
+    async def _submit(self, attempt: _Attempt, provider: ImageProvider) -> Finished | base.Accepted:
+        run = attempt.run
+        self._report(attempt, None, Stage.SUBMITTING)
+        spec = run.spec
+        inputs = (await self._gallery.previous(spec.previous_image),) if spec.previous_image else ()
+        request = ImageRequest(run.id, run.model, spec, inputs)
+        provider.check(request)
+
+        async def hear(progress: Progress) -> None:
+            await self._hear(attempt, progress)
+
+        call = self._in_time(provider.submit(request, hear), provider, billing_ambiguous=True)
+        # A call that lasts is a picture in the making, whether or not the maker tells how far it is.
+        return await self._lasting(attempt, Stage.GENERATING, call)
+
+    async def _poll(self, attempt: _Attempt, provider: ImageProvider, remote_id: str) -> Finished | Waiting:
+        attempt.stage = Stage.WAITING
+        answer = await self._in_time(provider.poll(remote_id), provider, billing_ambiguous=False)
+        if isinstance(answer, Waiting) and attempt.run.polls + 1 >= self.policy.poll_limit:
+            await self._tell_maker(attempt.run, remote_id)
+            raise ProviderError(
+                f"{provider.label} took too long: it was asked {self.policy.poll_limit} times.",
+                ErrorClass.PERMANENT,
+                ErrorKind.TIMEOUT,
+                billing_ambiguous=True,
+            )
+        return answer
+
+    async def _settle(self, attempt: _Attempt, answer: Finished) -> None:
+        """Turn the maker's answer into stored pictures and a completed run. One way for answers and for polls."""
+        cost = answer.cost
+        if cost is not None and cost.usd_micros > 0:
+            # At once: whatever happens from here on, this was billed.
+            await self._record(attempt, Answered(cost))
+            cost = None
+        attempt.answer = replace(answer, cost=cost)
+        if not answer.images:
+            raise BadImage("it holds no picture")
+        stored = []
+        for index, result in enumerate(answer.images):
+            work = self._gallery.bytes_of(result)
+            data = await (self._lasting(attempt, Stage.DOWNLOADING, work) if result.url else work)
+            prepared = await self._lasting(attempt, Stage.PROCESSING, self._gallery.prepare(data))
+            place = self._gallery.place(attempt.run, index, prepared.picture, result.seed)
+            attempt.stored_keys += [place.key, place.thumbnail_key]
+            upload = self._gallery.store(place, data, prepared.thumbnail)
+            await self._lasting(attempt, Stage.UPLOADING, upload)
+            stored.append(place)
+        await self._record(attempt, Completed(tuple(stored), cost, answer.adapted))
+        self._log("run_completed", attempt)
+        await self._end(attempt)
+
+    async def _failed_attempt(self, attempt: _Attempt, error: ProviderError, code: str | None = None) -> Next:
+        failures = attempt.run.failures + 1
+        decision = rules.decide(error, failures, self.policy, self._jitter())
+        told = rules.run_error(error, attempt.stage, code)
+        if not isinstance(decision, Retry):
+            return await self._fail(attempt, told)
+        resume_at = self._after(decision.after_s)
+        await self._record(attempt, RetryScheduled(told, resume_at))
+        if attempt.answer is not None:
+            self._answers[attempt.run.id] = attempt.answer
+            if len(self._answers) > MAX_ANSWERS:
+                del self._answers[next(iter(self._answers))]
+        self._log("attempt_failed", attempt, reason=told.code, retry_s=round(decision.after_s, 2))
+        self._report(attempt, None, Stage.WAITING if attempt.run.remote_id else Stage.QUEUED)
+        await self._gallery.forget(attempt.preview_keys)
+        return Later(resume_at)
+
+    async def _fail(self, attempt: _Attempt, error: RunError) -> Next:
+        await self._record(attempt, Failed(error))
+        self._log("run_failed", attempt, reason=error.code, level=logging.WARNING)
+        await self._gallery.forget(attempt.stored_keys)
+        await self._end(attempt)
+        return Done()
+
+    async def _overtaken(self, attempt: _Attempt, refused: WriteRefused) -> None:
+        """The run went on, or ended, without us: leave no trace, unless the traces are another attempt's now."""
+        self._log("attempt_overtaken", attempt, reason=type(refused).__name__)
+        if refused.run.status in {Status.CANCELLED, Status.FAILED}:
+            await self._gallery.forget(attempt.stored_keys)
+        if refused.run.status.terminal:
+            await self._end(attempt)
+
+    async def _interrupted(self, attempt: _Attempt) -> None:
+        """Cancelled, or the worker stops: let another worker go on at once, if there is anything to go on with."""
+        event = Interrupted(attempt.billing_ambiguous)
+        try:
+            await outlast(lambda _: self._runs.record(attempt.run.id, attempt.run.attempt, event), ONE_TRY)
+        except WriteRefused as refused:
+            await self._overtaken(attempt, refused)
+        except Exception as error:  # noqa: BLE001 - the sweep and the lease do without it
+            self._log("interruption_not_recorded", attempt, reason=type(error).__name__, level=logging.WARNING)
+        else:
+            self._log("attempt_interrupted", attempt)
+
+    async def _end(self, attempt: _Attempt) -> None:
+        run = attempt.run
+        self._progress.clear(run.workflow_id, run.node_id, run.id)
+        await self._gallery.forget(attempt.preview_keys)
+
+    async def _record(self, attempt: _Attempt, event: Event) -> None:
+        run = attempt.run
+
+        async def write(again: bool) -> Run:  # noqa: FBT001 - the one fact there is
+            return await self._runs.record(run.id, run.attempt, event, after_seq=run.seq if again else None)
+
+        attempt.run = await outlast(write, self._patience, self._sleep)
+
+    async def _lasting(self, attempt: _Attempt, stage: Stage, work: Awaitable[T]) -> T:
+        """Do work that is a stage of the attempt; told to watchers at once, recorded only if it lasts."""
+        if stage is not Stage.GENERATING:
+            self._report(attempt, None, stage)
+        task = asyncio.ensure_future(work)
+        try:
+            done, _ = await asyncio.wait([task], timeout=self._stage_after_s)
+            if not done:
+                if attempt.stage is not stage:
+                    self._report(attempt, None, stage)
+                await self._record(attempt, StageEntered(stage))
+            return await task
+        finally:
+            if not task.done():
+                task.cancel()
+                await asyncio.wait([task])
+            if not task.cancelled():
+                task.exception()
+
+    async def _in_time(self, call: Awaitable[T], provider: ImageProvider, *, billing_ambiguous: bool) -> T:
+        try:
+            async with asyncio.timeout(self.policy.attempt_limit_s):
+                return await call
+        except TimeoutError as error:
+            message = f"{provider.label} did not answer within {self.policy.attempt_limit_s:g} s."
+            raise ProviderError(
+                message, ErrorClass.TEMPORARY, ErrorKind.TIMEOUT, billing_ambiguous=billing_ambiguous
+            ) from error
+
+    async def _hear(self, attempt: _Attempt, progress: Progress) -> None:
+        attempt.stage = Stage.GENERATING
+        now = asyncio.get_running_loop().time()
+        if progress.preview is not None and now >= attempt.previewed_at + PREVIEW_INTERVAL_S:
+            attempt.previewed_at = now
+            shown = await self._gallery.preview(attempt.run, len(attempt.preview_keys), progress.preview)
+            if shown is not None:
+                key, attempt.preview_url = shown
+                attempt.preview_keys.append(key)
+        self._report(attempt, progress.fraction, Stage.GENERATING)
+
+    async def _tell_maker(self, run: Run, remote_id: str) -> None:
+        facts = {"action": "maker_told", "run_id": run.id, "provider": run.provider}
+        try:
+            async with asyncio.timeout(self.policy.notice_limit_s):
+                await self._registry.get(run.provider).cancel(remote_id)
+            logger.info("told the maker to stop", extra=facts)
+        except Exception as error:  # noqa: BLE001 - the run has ended; the maker may do what it likes
+            reason = {"action": "maker_not_told", "reason": type(error).__name__}
+            logger.warning("could not tell the maker to stop", extra=facts | reason)
+
+    def _report(self, attempt: _Attempt, fraction: float | None, stage: Stage) -> None:
+        run = attempt.run
+        attempt.stage = stage
+        self._progress.report(
+            run.workflow_id,
+            run.node_id,
+            run.id,
+            stage=stage.value,
+            progress=fraction,
+            preview_url=attempt.preview_url,
+            started_at=run.started_at or run.created_at,
+            by=run.requested_by.get("name"),
+        )
+
+    def _after(self, seconds: float) -> dt.datetime:
+        return self._clock() + dt.timedelta(seconds=seconds)
+
+    def _log(
+        self,
+        action: str,
+        attempt: _Attempt,
+        *,
+        level: int = logging.INFO,
+        **facts: str | float,
+    ) -> None:
+        run = attempt.run
+        known = {"run_id": run.id, "attempt": run.attempt, "room": run.workflow_id, "stage": attempt.stage.value}
+        logger.log(level, action.replace("_", " "), extra={"action": action, **known, **facts})

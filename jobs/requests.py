@@ -1,0 +1,132 @@
+"""What is asked of `Runs.request_run`, and what it answers. Pure."""
+
+import datetime as dt
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Final
+
+from crdt.json import Json
+from crdt.rows import NodeRow
+from crdt.values import without_data_urls
+from jobs.run import Run
+from jobs.state import Stage, Status
+from providers.base import PromptSpec
+
+
+class Unset(Enum):
+    """The type of `UNSET`."""
+
+    UNSET = "unset"
+
+
+UNSET: Final = Unset.UNSET
+"""As `after`: whatever run is the node's current one."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunRequest:
+    """A request for pictures on a node.
+
+    Attributes:
+        after: The run seen as the node's current one; None when none was seen.
+        node: Inserted into `workflow_nodes` when that has no such row yet.
+        parent_id: The run this one retries or varies.
+
+    """
+
+    workflow_id: str
+    node_id: str
+    spec: PromptSpec
+    provider: str
+    model: str
+    after: str | Unset | None
+    node: NodeRow
+    requested_by: Mapping[str, str] = field(default_factory=dict)
+    idempotency_key: str | None = None
+    metadata: Mapping[str, Json] = field(default_factory=dict)
+    webhook_url: str | None = None
+    parent_id: str | None = None
+    batch_id: str | None = None
+    priority: int = 0
+
+    def to_json(self) -> dict[str, Json]:
+        """What `runs.request` keeps: never picture bytes."""
+        optional: dict[str, Json] = {
+            "metadata": without_data_urls(dict(self.metadata)) if self.metadata else None,
+            "webhookUrl": self.webhook_url,
+        }
+        return {"spec": self.spec.to_json()} | {key: value for key, value in optional.items() if value is not None}
+
+    def hash(self) -> str:
+        """SHA-256 (hex) of everything that makes this request another one than that."""
+        body = {
+            "workflow": self.workflow_id,
+            "node": self.node_id,
+            "provider": self.provider,
+            "model": self.model,
+            "after": "\x00unset" if isinstance(self.after, Unset) else self.after,
+            "parent": self.parent_id,
+            **self.to_json(),
+        }
+        return hashlib.sha256(json.dumps(body, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Requested:
+    """The run that answers a request; `created` is False when an equal request had made it before."""
+
+    run: Run
+    created: bool
+
+
+def first_state(request: RunRequest, run_id: str, current: Run | None, at: dt.datetime) -> Run:
+    """The pending run a request makes.
+
+    Args:
+        request: The request.
+        run_id: A fresh id.
+        current: The node's current run, which has ended.
+        at: Now, aware UTC.
+
+    """
+    shown: Mapping[str, Json] = {}
+    if current is not None:
+        shown = current.payload if current.status is Status.COMPLETED else current.shown
+    return Run(
+        id=run_id,
+        kind="image",
+        workflow_id=request.workflow_id,
+        node_id=request.node_id,
+        after=current.id if current else None,
+        ordinal=current.ordinal + 1 if current else 1,
+        parent_id=request.parent_id,
+        batch_id=request.batch_id,
+        status=Status.PENDING,
+        stage=Stage.QUEUED,
+        seq=1,
+        attempt=0,
+        failures=0,
+        crashes=0,
+        polls=0,
+        worker=None,
+        processor=f"{request.provider}:{request.model}",
+        priority=request.priority,
+        idempotency_key=request.idempotency_key,
+        request_hash=request.hash(),
+        request=request.to_json(),
+        requested_by=dict(request.requested_by),
+        remote_id=None,
+        created_at=at,
+        updated_at=at,
+        started_at=None,
+        finished_at=None,
+        resume_at=None,
+        payload={},
+        shown=shown,
+        cost_usd_micros=None,
+        cost_source=None,
+        error=None,
+    )

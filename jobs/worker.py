@@ -1,0 +1,249 @@
+"""Runs jobs: takes them from the queue, finds those the queue has lost, and stops without tearing any."""
+
+import asyncio
+import contextlib
+import datetime as dt
+import logging
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Final, Self
+
+import docket
+
+from jobs.actor import Actor, Later
+from jobs.errors import QueueAway
+from jobs.liveness import BEAT_S, Liveness
+from jobs.queue import Handlers, JobQueue, Next
+from jobs.run import Run
+from jobs.runs import Runs, utcnow
+from jobs.trouble import log_trouble
+
+logger = logging.getLogger(__name__)
+
+PAGE: Final = 500
+SETTLED_S: Final = 5.0
+"""Runs touched more recently are left to whoever touched them."""
+LIMIT_S: Final = 20.0
+"""Time one look at the database may take: behind a black hole it never answers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How often a worker looks after things (seconds).
+
+    Attributes:
+        sweep_s: Between two sweeps for runs that nobody works on.
+        beat_s: Between two signs of life.
+        redelivery_s: A job whose worker did not renew it for so long goes to another.
+        grace_s: At a stop, running attempts may take so long to end by themselves.
+        check_s: The queue is asked at least so often.
+        trouble_s: After a failure of the worker's own.
+
+    """
+
+    sweep_s: float = 10.0
+    beat_s: float = BEAT_S
+    redelivery_s: float = 4.0
+    grace_s: float = 10.0
+    check_s: float = 0.25
+    trouble_s: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Hold:
+    task: asyncio.Task[Any]
+    attempt: int | None
+
+
+class Worker:
+    """Works while the context is entered.
+
+    Args:
+        docket_url: "redis://...", or "memory://" for a queue inside this process.
+        runs: The truth.
+        actor: Makes the attempts.
+        name: Of the queue; all workers and doors of one installation share it.
+        concurrency: Attempts at once; nearly all of their time is waiting for makers.
+        liveness: This worker's sign of life; without one others may take its runs when they see them.
+        pace: How often it looks after things.
+        clock: The time, aware UTC.
+
+    """
+
+    def __init__(  # noqa: PLR0913 - the seams of a whole process
+        self,
+        docket_url: str,
+        runs: Runs,
+        actor: Actor,
+        *,
+        name: str = "darkroom-jobs",
+        concurrency: int = 100,
+        liveness: Liveness | None = None,
+        pace: Pace | None = None,
+        clock: Callable[[], dt.datetime] = utcnow,
+    ) -> None:
+        self.queue = JobQueue(docket_url, name=name, handlers=Handlers(self._advance, self._abandon))
+        self._runs = runs
+        self._actor = actor
+        self._concurrency = concurrency
+        self._liveness = liveness
+        self._pace = pace or Pace()
+        self._clock = clock
+        self._held: dict[str, _Hold] = {}
+        self._stack = AsyncExitStack()
+        self._stopping = False
+
+    @property
+    def active(self) -> frozenset[str]:
+        """Ids of the runs this worker is at."""
+        return frozenset(self._held)
+
+    async def enqueue(self, run_id: str, when: dt.datetime | None = None) -> bool:
+        """See `JobQueue.enqueue`."""
+        return await self.queue.enqueue(run_id, when)
+
+    async def wake(self, run_id: str) -> bool:
+        """See `JobQueue.wake`."""
+        return await self.queue.wake(run_id)
+
+    async def cancel(self, run_id: str) -> bool:
+        """Stop the job of a run whose cancel is committed; see `JobQueue.cancel`."""
+        taken = await self.queue.cancel(run_id)
+        hold = self._held.get(run_id)
+        if not taken and hold is not None:
+            hold.task.cancel()
+        return taken
+
+    async def __aenter__(self) -> Self:
+        try:
+            if self._liveness is not None:
+                await self._liveness.beat()
+                self._stack.push_async_callback(self._retire, self._liveness)
+            await self._stack.enter_async_context(self.queue)
+            group = await self._stack.enter_async_context(asyncio.TaskGroup())
+            self._tasks = [group.create_task(self._sweep_forever(), name="sweep")]
+            if self._liveness is not None:
+                self._tasks.append(group.create_task(self._beat_forever(self._liveness), name="beat"))
+            self._work = group.create_task(self._work_forever(), name="work")
+        except BaseException:
+            await self._stack.aclose()
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Take no more jobs; let attempts end for `grace_s`, interrupt the rest, and record that."""
+        self._stopping = True
+        self._tasks[0].cancel()
+        try:
+            await self._drain()
+        finally:
+            for task in (*self._tasks, self._work):
+                task.cancel()
+            await self._stack.__aexit__(kind, error, trace)
+
+    async def sweep(self, *, everything: bool = False) -> int:
+        """Queue every unfinished run that nobody seems to work on, and let go of those that were taken from us.
+
+        Args:
+            everything: At a start: also what was touched just now, because its worker may have been killed since.
+
+        Returns:
+            How many runs were queued, or were so already.
+
+        Raises:
+            QueueAway: The queue does not answer.
+
+        """
+        lost = await self._runs.overtaken({id_: hold.attempt for id_, hold in self._held.items() if hold.attempt})
+        for run_id in lost & self.active:
+            self._held[run_id].task.cancel()
+        idle_since = None if everything else self._clock() - dt.timedelta(seconds=SETTLED_S)
+        found, after = 0, ""
+        while page := await self._runs.unfinished(PAGE, after_id=after, idle_since=idle_since):
+            after = page[-1].id
+            jobs = [(run.id, run.resume_at) for run in page if run.id not in self._held]
+            if jobs and not await self.queue.enqueue_many(jobs):
+                raise QueueAway
+            found += len(jobs)
+        return found
+
+    async def _advance(self, run_id: str) -> Next:
+        task = asyncio.current_task()
+        if task is None or run_id in self._held or self._stopping:
+            # Given to us twice: the first one goes on, and this entry looks in again in case it dies.
+            return Next(self._clock() + dt.timedelta(seconds=self._pace.redelivery_s))
+        self._held[run_id] = _Hold(task, None)
+
+        def began(run: Run) -> None:
+            self._held[run_id] = _Hold(task, run.attempt)
+
+        try:
+            after = await self._actor.advance(run_id, began)
+        except Exception as error:  # noqa: BLE001 - the edge of a job
+            # Never raised to the queue: the job would come back at once, for ever.
+            log_trouble(logger, "attempt_broken", error, run_id=run_id)
+            return Next(self._clock() + dt.timedelta(seconds=self._pace.trouble_s))
+        finally:
+            del self._held[run_id]
+        return Next(after.when if isinstance(after, Later) else None)
+
+    async def _abandon(self, run_id: str) -> None:
+        await self._actor.abandon(run_id)
+
+    async def _work_forever(self) -> None:
+        while not self._stopping:
+            worker = docket.Worker(
+                self.queue.docket,
+                name=self._actor.worker_id,
+                concurrency=self._concurrency,
+                redelivery_timeout=dt.timedelta(seconds=self._pace.redelivery_s),
+                reconnection_delay=dt.timedelta(seconds=self._pace.trouble_s),
+                minimum_check_interval=dt.timedelta(seconds=self._pace.check_s),
+                schedule_automatic_tasks=False,
+            )
+            async with self._surviving("worker_broken"), worker:
+                await worker.run_forever()
+
+    async def _sweep_forever(self) -> None:
+        everything = True
+        while True:
+            async with self._surviving("sweep_failed"), asyncio.timeout(LIMIT_S):
+                found = await self.sweep(everything=everything)
+                everything = False
+                if found:
+                    logger.info("swept", extra={"action": "swept", "runs": found})
+            await asyncio.sleep(self._pace.trouble_s if everything else self._pace.sweep_s)
+
+    async def _beat_forever(self, liveness: Liveness) -> None:
+        while True:
+            await asyncio.sleep(self._pace.beat_s)
+            async with self._surviving("beat_failed"), asyncio.timeout(LIMIT_S):
+                await liveness.beat()
+
+    @contextlib.asynccontextmanager
+    async def _surviving(self, action: str) -> AsyncIterator[None]:
+        try:
+            yield
+        except Exception as error:  # noqa: BLE001 - the edge of a task that must not end
+            log_trouble(logger, action, error)
+            await asyncio.sleep(self._pace.trouble_s)
+
+    async def _drain(self) -> None:
+        """Docket ends on a cancel once its jobs have ended: they are given time, then cancelled, and record that."""
+        logger.info("stopping", extra={"action": "worker_stopping", "runs": len(self._held)})
+        self._work.cancel()
+        await asyncio.wait([self._work], timeout=self._pace.grace_s)
+        for hold in tuple(self._held.values()):
+            hold.task.cancel()
+        await asyncio.wait([self._work], timeout=self._pace.grace_s)
+
+    async def _retire(self, liveness: Liveness) -> None:
+        try:
+            async with asyncio.timeout(LIMIT_S):
+                await liveness.retire()
+        except Exception as error:  # noqa: BLE001 - the edge of the process
+            log_trouble(logger, "retire_failed", error)

@@ -1,0 +1,101 @@
+"""Workers that are killed, and queues that lose everything."""
+
+import asyncio
+import contextlib
+import sys
+import uuid
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from jobs.runs import MAX_CRASHES, Runs
+from jobs.state import Status
+from jobs.worker import Pace
+from providers.base import Finished
+from tests.jobs.builders import FakeProvider, Hints, event_kinds, finished, image_count, pending, workplace
+from tests.support.redis import RedisServer
+
+
+@asynccontextmanager
+async def process(database_url: str, docket_url: str, folder: Path) -> AsyncIterator[None]:
+    """A worker process in the middle of a call of its maker; killed at the end."""
+    arguments = ["-m", "tests.jobs.at_work", database_url, docket_url, str(folder)]
+    child = await asyncio.create_subprocess_exec(sys.executable, *arguments, stdout=asyncio.subprocess.PIPE)
+    try:
+        assert child.stdout is not None
+        assert await asyncio.wait_for(child.stdout.readline(), 30) == b"submitted\n"
+        yield
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            child.kill()
+        await child.wait()
+
+
+async def test_a_run_of_a_killed_worker_ends_completed_with_one_picture(
+    engine: AsyncEngine, database_url: str, tmp_path: Path
+) -> None:
+    run = await pending(Runs(engine, hint=Hints()))
+    async with process(database_url, f"memory://{uuid.uuid4().hex}", tmp_path):
+        pass
+    async with asyncio.timeout(5), workplace(engine, tmp_path, FakeProvider(), f"memory://{run.id}") as (at, _):
+        done = await at.hints.ended(at.runs, run.id)
+    assert (done.status, done.attempt) == (Status.COMPLETED, 2)
+    assert await image_count(engine, run.id) == 1
+    assert await event_kinds(engine, run.id) == ["requested", "started", "started", "completed"]
+    assert at.files() == [f"{run.id}-thumb.webp", f"{run.id}.png"]
+
+
+async def test_a_killed_workers_run_goes_to_the_other_worker(
+    engine: AsyncEngine, database_url: str, tmp_path: Path, redis_url: str
+) -> None:
+    run = await pending(Runs(engine, hint=Hints()))
+    async with process(database_url, redis_url, tmp_path):
+        other = workplace(engine, tmp_path, FakeProvider(), redis_url, name="darkroom-killed")
+        at, _worker = await other.__aenter__()
+        assert at.provider.requests == []
+    async with asyncio.timeout(12):
+        done = await at.hints.ended(at.runs, run.id)
+    await other.__aexit__(None, None, None)
+    assert (done.status, done.attempt) == (Status.COMPLETED, 2)
+    assert len(at.provider.requests) == 1
+
+
+async def test_a_run_that_kills_every_worker_is_given_up(
+    sqlite_engine: AsyncEngine, sqlite_url: str, tmp_path: Path
+) -> None:
+    run = await pending(Runs(sqlite_engine, hint=Hints()))
+    for number in range(MAX_CRASHES):
+        async with process(sqlite_url, f"memory://{number}", tmp_path):
+            pass
+    async with workplace(sqlite_engine, tmp_path, FakeProvider(), f"memory://{run.id}") as (at, _):
+        failed = await at.hints.ended(at.runs, run.id)
+    assert failed.error is not None
+    assert (failed.status, failed.error.code) == (Status.FAILED, "worker_lost")
+    assert at.provider.requests == []
+
+
+async def test_a_redis_that_comes_back_empty_loses_no_run_and_doubles_none(
+    engine: AsyncEngine, tmp_path: Path, own_redis: RedisServer
+) -> None:
+    go = asyncio.Event()
+
+    async def call(*_: object) -> Finished:
+        await go.wait()
+        return finished()
+
+    provider = FakeProvider([call, finished()])
+    pace = Pace(check_s=0.02, trouble_s=0.05, sweep_s=0.1)
+    async with workplace(engine, tmp_path, provider, own_redis.url, pace=pace) as (at, worker):
+        mid_call = await pending(at.runs, node_id="a")
+        await worker.enqueue(mid_call.id)
+        await provider.submitted.wait()
+        own_redis.kill()
+        lost = await pending(at.runs, node_id="b")
+        assert not await worker.enqueue(lost.id)
+        own_redis.start()
+        go.set()
+        for run in (mid_call, lost):
+            assert (await at.hints.ended(at.runs, run.id)).status is Status.COMPLETED
+    assert sorted(request.run_id for request in provider.requests) == sorted([mid_call.id, lost.id])
