@@ -152,6 +152,18 @@ async def test_a_slow_reader_gets_no_queue_and_catches_up_when_it_drains() -> No
     assert slow.flow() == writer.flow()
 
 
+async def test_a_transport_that_fills_up_in_the_middle_of_a_turn_loses_nothing_of_it() -> None:
+    room = Recorder().room()
+    writer, slow = Client(room), Client(room)
+    with writer.doc.transaction():
+        canvas.nodes_of(writer.doc)["n"] = Map({"data": Map()})
+    writer.push()
+    room.on_full(slow.peer)
+    room.on_drained(slow.peer)
+    slow.pull()
+    assert slow.flow() == writer.flow()
+
+
 async def test_a_server_write_is_one_update_told_and_stored() -> None:
     recorder = Recorder()
     room = recorder.room()
