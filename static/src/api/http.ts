@@ -1,0 +1,53 @@
+import { isRecord } from '../document/values';
+
+/** What the server says went wrong (RFC 9457), or that it could not be reached. */
+export class Problem extends Error {
+  readonly status: number;
+  /** Last part of the problem's `type`, such as `stale-request`. */
+  readonly code: string;
+  readonly body: Readonly<Record<string, unknown>>;
+
+  constructor(status: number, code: string, message: string, body: Readonly<Record<string, unknown>> = {}) {
+    super(message);
+    this.name = 'Problem';
+    this.status = status;
+    this.code = code;
+    this.body = body;
+  }
+}
+
+const TIMEOUT_MS = 20_000;
+
+/**
+ * Asks the server and reads its JSON.
+ *
+ * Raises:
+ *   Problem: Refused, or (with status 0) not reached.
+ */
+export async function request(method: string, path: string, body?: unknown): Promise<unknown> {
+  const response = await send(method, path, body);
+  const value: unknown = await response.json().catch(() => null);
+  if (!response.ok) throw problemOf(response.status, value);
+  return value;
+}
+
+async function send(method: string, path: string, body: unknown): Promise<Response> {
+  const init: RequestInit = { method, signal: AbortSignal.timeout(TIMEOUT_MS), headers: { Accept: 'application/json' } };
+  if (body !== undefined) {
+    init.headers = { Accept: 'application/json', 'Content-Type': 'application/json' };
+    init.body = JSON.stringify(body);
+  }
+  try {
+    return await fetch(path, init);
+  } catch {
+    throw new Problem(0, 'unreachable', 'The server could not be reached.');
+  }
+}
+
+function problemOf(status: number, value: unknown): Problem {
+  const body = isRecord(value) ? value : {};
+  const type = typeof body['type'] === 'string' ? body['type'] : '';
+  const detail = [body['detail'], body['title']].find((text) => typeof text === 'string' && text !== '');
+  const code = type.split('/').at(-1) ?? '';
+  return new Problem(status, code, typeof detail === 'string' ? detail : `The server answered ${status}.`, body);
+}

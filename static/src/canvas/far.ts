@@ -1,0 +1,11 @@
+import { Cell } from '../store/cell';
+
+/** The canvas is seen from so far, with so much on it, that no word can be read: sheets then show their picture only. */
+export const far = new Cell(false);
+
+const FAR_ZOOM = 0.25;
+const MANY = 100;
+
+export function lookFrom(zoom: number, nodes: number): void {
+  far.set(zoom < FAR_ZOOM && nodes > MANY);
+}

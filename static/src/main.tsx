@@ -1,0 +1,35 @@
+import '@fontsource-variable/inter/wght.css';
+import '@xyflow/react/dist/base.css';
+import './theme/tokens.css';
+import './theme/base.css';
+import './ui/controls.css';
+import './ui/chrome.css';
+import './canvas/canvas.css';
+import './node/sheet.css';
+import './node/words.css';
+import './node/extras.css';
+import './lightbox/lightbox.css';
+
+import { StrictMode } from 'react';
+import { createRoot } from 'react-dom/client';
+
+import { App } from './App';
+import { workflowIdOf } from './route';
+import { openSession } from './session/session';
+import { followTheme } from './theme/theme';
+
+followTheme();
+const workflowId = workflowIdOf(window.location.pathname);
+const root = document.getElementById('root');
+
+if (workflowId === null) {
+  window.location.replace('/');
+} else if (root !== null) {
+  // Opened here and not in a component: React may mount twice, a canvas is joined once.
+  const session = openSession(workflowId);
+  createRoot(root).render(
+    <StrictMode>
+      <App session={session} />
+    </StrictMode>,
+  );
+}

@@ -1,0 +1,74 @@
+import { useCallback, useRef, useState } from 'react';
+
+import { useActions } from '../canvas/useActions';
+import type { Choice } from '../runs/makers';
+import { useSession } from '../session/context';
+import { Button, IconButton } from '../ui/Button';
+import { Icon, type IconName } from '../ui/Icon';
+import { keyNames } from '../ui/keys';
+import { Popover } from '../ui/Popover';
+import { MakerPicker } from './MakerPicker';
+
+interface FootProps {
+  readonly nodeId: string;
+  readonly choice: Choice;
+  /** A first picture is to be made, another one, or neither: a failure has its own way to try again. */
+  readonly action: 'Generate' | 'Regenerate' | null;
+  readonly prompt: string;
+  readonly onRun: () => void;
+}
+
+/** The controls of a sheet: maker and size on the left, the one action on the right. */
+export function Foot({ nodeId, choice, action, prompt, onRun }: FootProps) {
+  const empty = prompt.trim() === '';
+  return (
+    <div className="foot">
+      <MakerPicker nodeId={nodeId} choice={choice} />
+      <span className="spring" />
+      {action === 'Generate' && <Button word="Generate" look="primary" disabled={empty} onClick={onRun} />}
+      {action === 'Regenerate' && <Button word="Regenerate" icon="retry" disabled={empty} onClick={onRun} />}
+      {action !== 'Generate' && <More nodeId={nodeId} prompt={prompt} />}
+    </div>
+  );
+}
+
+function More({ nodeId, prompt }: { nodeId: string; prompt: string }) {
+  const { edits } = useSession();
+  const { duplicate } = useActions();
+  const [open, setOpen] = useState(false);
+  const anchor = useRef<HTMLSpanElement>(null);
+  const close = useCallback(() => setOpen(false), []);
+  const act = (action: () => void) => () => {
+    close();
+    action();
+  };
+  return (
+    <span ref={anchor} className="nodrag">
+      <IconButton name="More" icon="dots" aria-haspopup="dialog" aria-expanded={open} onClick={() => setOpen(!open)} />
+      {open && (
+        <Popover anchor={anchor} label="More" onClose={close}>
+          <Item icon="copy" word="Duplicate" hotkey="Ctrl D" onClick={act(() => duplicate([nodeId]))} />
+          <Item icon="note" word="Copy prompt" onClick={act(() => void navigator.clipboard?.writeText(prompt))} />
+          <Item icon="trash" word="Delete" hotkey="Del" onClick={act(() => edits.remove([nodeId], []))} />
+        </Popover>
+      )}
+    </span>
+  );
+}
+
+interface ItemProps {
+  readonly icon: IconName;
+  readonly word: string;
+  readonly hotkey?: string;
+  readonly onClick: () => void;
+}
+
+function Item({ icon, word, hotkey, onClick }: ItemProps) {
+  return (
+    <button type="button" className="menu-item" onClick={onClick}>
+      <Icon name={icon} size={16} />
+      {word}
+      {hotkey !== undefined && <kbd>{keyNames(hotkey)}</kbd>}
+    </button>
+  );
+}
