@@ -2,6 +2,8 @@
 
 import asyncio
 import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
@@ -15,6 +17,8 @@ from tests.support.pages import Pages
 from tests.support.server import ServerFactory, ServerProcess
 
 PATIENCE_MS = 20_000
+PLACES = 100
+"""Runs that the worker of one server is at, at most."""
 RECONNECTING = (r"WebSocket connection", r"net::ERR_CONNECTION_REFUSED", r"Failed to load resource")
 
 
@@ -22,6 +26,26 @@ RECONNECTING = (r"WebSocket connection", r"net::ERR_CONNECTION_REFUSED", r"Faile
 async def slow(start_server: ServerFactory) -> ServerProcess:
     """A server whose demo takes long enough to be watched."""
     return await start_server(env={"DARKROOM_DEMO_DELAY_S": "2"})
+
+
+@asynccontextmanager
+async def busy(server: ServerProcess) -> AsyncIterator[None]:
+    """Inside, every place of the worker is taken, so that a new run waits in the queue."""
+    gate = server.data / "hold-generating"
+    gate.touch()
+    names = [f"n{number}" for number in range(PLACES)]
+    nodes = [{"id": name, "type": "image", "position": {"x": 0, "y": 0}, "data": {}} for name in names]
+    async with canvas_api(server.url, nodes=nodes) as other:
+        asked = {"workflowId": other.workflow_id, "provider": "held", "promptSpec": {"basePrompt": "x"}}
+        batch = {"requests": [{**asked, "nodeId": name} for name in names]}
+        assert (await other.client.post("/api/images/generate", json=batch)).status_code == 202
+        async with asyncio.timeout(60):
+            while f"darkroom_runs_at_work {PLACES}" not in (await other.client.get("/metrics")).text.replace(".0", ""):
+                pass
+        try:
+            yield
+        finally:
+            gate.unlink()
 
 
 def node(page: Page) -> Locator:
@@ -68,7 +92,12 @@ async def watch_statuses(page: Page) -> None:
     )
 
 
-async def test_a_picture_develops_while_another_person_drags_its_node(slow: ServerProcess, new_page: Pages) -> None:
+async def test_a_picture_develops_while_another_person_drags_its_node(
+    start_server: ServerFactory, new_page: Pages
+) -> None:
+    slow = start_server.describe(env={"DARKROOM_DEMO_DELAY_S": "2", "DEFAULT_PROVIDER": "demo"})
+    slow.module = "tests.support.held_server"
+    await slow.start()
     a = await new_page(f"{slow.url}/")
     await expect(a).to_have_url(re.compile(r"/w/[\w.-]+$"))
     workflow_id = a.url.rsplit("/", 1)[1]
@@ -82,17 +111,19 @@ async def test_a_picture_develops_while_another_person_drags_its_node(slow: Serv
         await prompt.click()
         await prompt.press_sequentially("a fox in the snow")
         await expect(node(b).get_by_role("textbox", name="Prompt")).to_have_value("a fox in the snow")
-        generating = asyncio.create_task(node(a).get_by_role("button", name="Generate").click())
         box = await node(b).bounding_box()
         assert box is not None
         x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
         await b.mouse.move(x, y)
         await b.mouse.down()
-        for step in range(1, 21):
-            await b.mouse.move(x + step * 8, y + step * 4)
+        async with busy(slow):
+            await node(a).get_by_role("button", name="Generate").click()
+            for step in range(1, 21):
+                await b.mouse.move(x + step * 8, y + step * 4)
+            for page in (a, b):
+                await shows(page, "pending")
         await shows(b, "running")
         await b.mouse.up()
-        await generating
         for page in (a, b):
             await shows(page, "completed")
             seen = await page.evaluate("window.statuses")

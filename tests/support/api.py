@@ -1,6 +1,6 @@
 """The HTTP side of a canvas, as a back end sees it."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -55,11 +55,13 @@ class Api:
 
 
 @asynccontextmanager
-async def canvas_api(url: str, workflow_id: str | None = None) -> AsyncIterator[Api]:
-    """A client of the server at `url`, on a new workflow unless one is named."""
+async def canvas_api(
+    url: str, workflow_id: str | None = None, nodes: Sequence[Mapping[str, Any]] = ()
+) -> AsyncIterator[Api]:
+    """A client of the server at `url`, on a new workflow with these nodes unless one is named."""
     async with httpx2.AsyncClient(base_url=url, timeout=30) as client:
         if workflow_id is None:
-            workflow_id = _ok(await client.post("/api/workflows", json={}), 201)["id"]
+            workflow_id = _ok(await client.post("/api/workflows", json={"nodes": list(nodes)}), 201)["id"]
         yield Api(client, workflow_id)
 
 
