@@ -4,6 +4,8 @@ import './theme/tokens.css';
 import './theme/base.css';
 import './ui/controls.css';
 import './ui/chrome.css';
+import './ui/notices.css';
+import './ui/help.css';
 import './canvas/canvas.css';
 import './node/sheet.css';
 import './node/words.css';

@@ -105,7 +105,12 @@ test('deleting nodes and their edges is one step that undo brings back whole', (
   expect(flow.nodes.get().map((node) => node.id)).toEqual(['b']);
   history.undo();
   frame();
-  expect(flow.nodes.get().map((node) => node.id).sort()).toEqual(['a', 'b']);
+  expect(
+    flow.nodes
+      .get()
+      .map((node) => node.id)
+      .sort(),
+  ).toEqual(['a', 'b']);
   expect(flow.edges.get().map((edge) => edge.id)).toEqual(['e']);
 });
 

@@ -4,11 +4,27 @@ import * as Y from 'yjs';
 import { freshPiece, pieceFromText, pieceToText, takePiece } from '../src/document/copy';
 import { readEdge, readNode } from '../src/document/read';
 import { asUrl } from '../src/document/values';
-import { addEdge, addNode, edgesOf, findText, moveNodes, nodesOf, removeNodes, setData, setParam, sharedText } from '../src/document/write';
+import {
+  addEdge,
+  addNode,
+  edgesOf,
+  findText,
+  moveNodes,
+  nodesOf,
+  removeNodes,
+  setData,
+  setParam,
+  sharedText,
+} from '../src/document/write';
 
 function canvas(): Y.Doc {
   const doc = new Y.Doc();
-  addNode(doc, { id: 'a', type: 'image', position: { x: 1, y: 2 }, data: { prompt: 'a fox', params: { size: '512x512' } } });
+  addNode(doc, {
+    id: 'a',
+    type: 'image',
+    position: { x: 1, y: 2 },
+    data: { prompt: 'a fox', params: { size: '512x512' } },
+  });
   addNode(doc, { id: 'b', type: 'image', position: { x: 3, y: 4 }, data: { prompt: 'a hen' } });
   addEdge(doc, { id: 'e', source: 'a', target: 'b' });
   return doc;
@@ -25,7 +41,11 @@ test('a node is written as nested maps with a shared text', () => {
 });
 
 test('plain objects are read like nested maps', () => {
-  const plain = { type: 'image', position: { x: 1, y: 2 }, data: { prompt: 'a fox', status: 'completed', imageUrl: '/images/x.png' } };
+  const plain = {
+    type: 'image',
+    position: { x: 1, y: 2 },
+    data: { prompt: 'a fox', status: 'completed', imageUrl: '/images/x.png' },
+  };
   const node = readNode('p', plain);
   expect(node?.data.prompt).toBe('a fox');
   expect(node?.data.pictures[0]?.url).toBe('/images/x.png');
@@ -49,7 +69,10 @@ test('a plain node is nested before it is written to, and loses nothing', () => 
 test('nonsense in a document is read as a calm empty node, or as none', () => {
   expect(readNode('x', 'text')).toBeNull();
   expect(readNode('x', new Date())).toBeNull();
-  const node = readNode('x', { position: { x: 'NaN' }, data: { status: 'exploded', images: [{ url: 'javascript:alert(1)' }], params: 3 } });
+  const node = readNode('x', {
+    position: { x: 'NaN' },
+    data: { status: 'exploded', images: [{ url: 'javascript:alert(1)' }], params: 3 },
+  });
   expect(node?.position).toEqual({ x: 0, y: 0 });
   expect(node?.data.status).toBe('idle');
   expect(node?.data.pictures).toEqual([]);
@@ -81,7 +104,12 @@ test('server-owned keys are never written', () => {
   const doc = canvas();
   setData(doc, 'a', 'status', 'completed');
   setData(doc, 'a', 'imageUrl', '/images/x.png');
-  addNode(doc, { id: 'c', type: 'image', position: { x: 0, y: 0 }, data: { status: 'completed', runId: 'r', prompt: 'x' } });
+  addNode(doc, {
+    id: 'c',
+    type: 'image',
+    position: { x: 0, y: 0 },
+    data: { status: 'completed', runId: 'r', prompt: 'x' },
+  });
   expect(read(doc, 'a')?.data.status).toBe('idle');
   expect(nodesOf(doc).toJSON()['c']).toEqual({ type: 'image', position: { x: 0, y: 0 }, data: { prompt: 'x' } });
 });
@@ -101,7 +129,11 @@ test('a copy travels by clipboard with new ids, its edges and no picture', () =>
   const piece = pieceFromText(pieceToText(takePiece(doc, new Set(['a', 'b']))));
   let next = 0;
   const fresh = piece && freshPiece(piece, { x: 10, y: 20 }, () => `new-${next++}`);
-  expect(fresh?.nodes[0]).toMatchObject({ id: 'new-0', position: { x: 11, y: 22 }, data: { prompt: 'a fox', params: { size: '512x512' } } });
+  expect(fresh?.nodes[0]).toMatchObject({
+    id: 'new-0',
+    position: { x: 11, y: 22 },
+    data: { prompt: 'a fox', params: { size: '512x512' } },
+  });
   expect(fresh?.nodes[0]?.data).not.toHaveProperty('status');
   expect(fresh?.nodes[0]?.data).not.toHaveProperty('imageUrl');
   expect(fresh?.edges).toMatchObject([{ source: 'new-0', target: 'new-1' }]);

@@ -21,7 +21,9 @@ test('the document says what a node shows', () => {
   for (const status of ['idle', 'pending', 'running', 'failed', 'cancelled']) {
     expect(viewOf(data({ status }), undefined, undefined, true).phase).toBe(status);
   }
-  expect(viewOf(data({ status: 'completed', imageUrl: '/images/a.png' }), undefined, undefined, true).phase).toBe('completed');
+  expect(viewOf(data({ status: 'completed', imageUrl: '/images/a.png' }), undefined, undefined, true).phase).toBe(
+    'completed',
+  );
 });
 
 test('a click shows at once and ends when the document catches up', () => {
@@ -73,8 +75,17 @@ test('a sheet has the shape of its picture', () => {
 
 const makers = readMakers({
   providers: [
-    { name: 'demo', label: 'Demo', demo: true, models: [{ id: 'd1', label: 'D', sizes: ['1024x1024', '1536x1024'], defaultSize: '1024x1024', supports: [] }] },
-    { name: 'openai', label: 'OpenAI', models: [{ id: 'o1', sizes: ['512x512'], supports: ['edit'] }, { broken: true }] },
+    {
+      name: 'demo',
+      label: 'Demo',
+      demo: true,
+      models: [{ id: 'd1', label: 'D', sizes: ['1024x1024', '1536x1024'], defaultSize: '1024x1024', supports: [] }],
+    },
+    {
+      name: 'openai',
+      label: 'OpenAI',
+      models: [{ id: 'o1', sizes: ['512x512'], supports: ['edit'] }, { broken: true }],
+    },
   ],
   default: { provider: 'openai', model: 'o1' },
 });
@@ -95,7 +106,13 @@ test('another model gets the size closest in shape', () => {
 });
 
 test('a job is read whatever it leaves out', () => {
-  expect(readJob({ jobId: 'j', status: 'failed', error: { code: 'POLICY', message: 'No.', vendorCode: 'v', kind: 'POLICY' } })).toMatchObject({
+  expect(
+    readJob({
+      jobId: 'j',
+      status: 'failed',
+      error: { code: 'POLICY', message: 'No.', vendorCode: 'v', kind: 'POLICY' },
+    }),
+  ).toMatchObject({
     jobId: 'j',
     pictures: [],
     error: { message: 'No.', vendorCode: 'v', reason: 'POLICY' },
@@ -107,12 +124,19 @@ test('awareness states that make no sense are left out', () => {
   for (const state of [null, 7, 'x', {}, { user: 'Eve' }, { server: true, user: { name: 'x' } }]) {
     expect(readPeer(1, state)).toBeNull();
   }
-  const eve = readPeer(2, { user: { id: 'e', name: ' ', color: 'url(x)' }, cursor: { x: 'a' }, selection: [1, 'n', null] });
+  const eve = readPeer(2, {
+    user: { id: 'e', name: ' ', color: 'url(x)' },
+    cursor: { x: 'a' },
+    selection: [1, 'n', null],
+  });
   expect(eve).toMatchObject({ name: 'Guest', color: null, cursor: null, selection: ['n'] });
 });
 
 test('only the server speaks about runs', () => {
   expect(readServerState({ runs: { n: run } })).toBeNull();
-  const state = readServerState({ server: true, runs: { n: { ...run, progress: 7, previewUrl: 'javascript:1', startedAt: 'x' }, m: 3 } });
+  const state = readServerState({
+    server: true,
+    runs: { n: { ...run, progress: 7, previewUrl: 'javascript:1', startedAt: 'x' }, m: 3 },
+  });
   expect([...(state?.runs ?? [])]).toEqual([['n', { ...run, progress: 1, previewUrl: null, startedAt: null }]]);
 });

@@ -6,7 +6,14 @@ const apply = (text: string, edit: TextEdit): string =>
   text.slice(0, edit.index) + edit.inserted + text.slice(edit.index + edit.removed);
 
 test('a diff turns one text into the other, and touches nothing else', () => {
-  const pairs = [['', 'a'], ['a', ''], ['fox', 'red fox'], ['red fox', 'red box'], ['aaa', 'aaaa'], ['same', 'same text']];
+  const pairs = [
+    ['', 'a'],
+    ['a', ''],
+    ['fox', 'red fox'],
+    ['red fox', 'red box'],
+    ['aaa', 'aaaa'],
+    ['same', 'same text'],
+  ];
   for (const [before = '', after = ''] of pairs) {
     const edit = diffText(before, after);
     expect(edit && apply(before, edit)).toBe(after);

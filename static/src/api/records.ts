@@ -123,7 +123,9 @@ function picturesOf(value: Record<string, unknown>): readonly Picture[] {
   const pictures = listOf(value['images'], readPicture);
   if (pictures.length > 0) return pictures;
   const url = asUrl(value['imageUrl']);
-  return url === null ? [] : [{ url, thumbnailUrl: asUrl(value['thumbnailUrl']), width: null, height: null, seed: null }];
+  return url === null
+    ? []
+    : [{ url, thumbnailUrl: asUrl(value['thumbnailUrl']), width: null, height: null, seed: null }];
 }
 
 function timeOf(value: unknown): number | null {

@@ -22,12 +22,13 @@ export function FirstPicture() {
   const session = useSession();
   const { flow, edits, history, runs } = session;
   const empty = useCell(flow.nodes).length === 0;
-  const { seen, link } = useCell(session.connection);
+  const { seen } = useCell(session.connection);
   const makers = useCell(session.makers);
   const instance = useReactFlow<FlowNode, FlowEdge>();
   const sheet = useRef<HTMLDivElement>(null);
   const [prompt, setPrompt] = useState('');
-  const show = empty && (seen || link === 'offline');
+  // Before the canvas was ever received nobody knows whether it is empty.
+  const show = empty && seen;
 
   // Somebody else made the first picture while words stood here: they go onto a sheet of their own.
   useEffect(() => {
@@ -70,7 +71,10 @@ export function FirstPicture() {
       <div
         ref={sheet}
         className="first-sheet"
-        style={{ aspectRatio: `${size.width} / ${size.height}`, width: `min(${size.width * FIRST_ZOOM}px, calc(100vw - 48px))` }}
+        style={{
+          aspectRatio: `${size.width} / ${size.height}`,
+          width: `min(${size.width * FIRST_ZOOM}px, calc(100vw - 48px))`,
+        }}
       >
         <div className="layer grain" />
         <textarea

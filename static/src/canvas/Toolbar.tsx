@@ -13,7 +13,13 @@ export function Toolbar() {
   const runnable = nodes.some((node) => node.selected === true && node.type === 'image');
   return (
     <div className="bar toolbar" role="toolbar" aria-label="Tools">
-      <IconButton name="Move" icon="hand" hotkey="H" aria-pressed={chosen === 'hand'} onClick={() => tool.set('hand')} />
+      <IconButton
+        name="Move"
+        icon="hand"
+        hotkey="H"
+        aria-pressed={chosen === 'hand'}
+        onClick={() => tool.set('hand')}
+      />
       <IconButton
         name="Select"
         icon="select"

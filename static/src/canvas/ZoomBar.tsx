@@ -12,7 +12,12 @@ export function ZoomBar() {
   return (
     <div className="bar zoom-bar tip-start">
       <IconButton name="Zoom out" icon="minus" onClick={() => void zoomOut(STEP)} />
-      <button type="button" className="percent times" aria-label={`${percent} %, zoom to 100 %`} onClick={() => void zoomTo(1, STEP)}>
+      <button
+        type="button"
+        className="percent times"
+        aria-label={`${percent} %, zoom to 100 %`}
+        onClick={() => void zoomTo(1, STEP)}
+      >
         {percent} %
       </button>
       <IconButton name="Zoom in" icon="plus" onClick={() => void zoomIn(STEP)} />

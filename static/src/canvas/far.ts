@@ -1,6 +1,6 @@
 import { Cell } from '../store/cell';
 
-/** The canvas is seen from so far, with so much on it, that no word can be read: sheets then show their picture only. */
+/** The canvas is so far away and so full that no word can be read: sheets then show their picture only. */
 export const far = new Cell(false);
 
 const FAR_ZOOM = 0.25;

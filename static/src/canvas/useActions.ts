@@ -39,7 +39,10 @@ export function useActions(): Actions {
       },
       deleteSelected: () => {
         const edges = flow.edges.get().filter((edge) => edge.selected === true);
-        edits.remove(flow.selected(), edges.map((edge) => edge.id));
+        edits.remove(
+          flow.selected(),
+          edges.map((edge) => edge.id),
+        );
       },
       duplicate: (ids) => {
         if (ids.length === 0) return;

@@ -29,7 +29,7 @@ const GAP = 40;
 /** Pictures in a row before the next row begins: as many as the shape of the screen shows well. */
 const rowLength = (): number => (window.innerWidth < window.innerHeight ? 2 : 5);
 
-/** Where a new node goes: right of the selected or newest one, or the middle of the screen when that is out of sight. */
+/** Where a new node goes: right of the selected or newest one, or mid-screen when that one is out of sight. */
 export function freePlace(flow: Flow, width: number, height: number): Point {
   const nodes = flow.getNodes();
   const boxes = nodes.map(boxOf);
@@ -57,7 +57,10 @@ function clearOf(boxes: readonly Box[], wanted: Box): Point {
   for (let tries = 0; tries <= boxes.length; tries += 1) {
     const hit = boxes.find(
       (box) =>
-        x < box.x + box.width && box.x < x + wanted.width && wanted.y < box.y + box.height && box.y < wanted.y + wanted.height,
+        x < box.x + box.width &&
+        box.x < x + wanted.width &&
+        wanted.y < box.y + box.height &&
+        box.y < wanted.y + wanted.height,
     );
     if (hit === undefined) break;
     x = hit.x + hit.width + GAP;
@@ -73,7 +76,9 @@ function inSight(flow: Flow, box: Box): boolean {
   const { x, y, zoom } = flow.getViewport();
   const left = box.x * zoom + x;
   const top = box.y * zoom + y;
-  return left + box.width * zoom > 0 && left < window.innerWidth && top + box.height * zoom > 0 && top < window.innerHeight;
+  return (
+    left + box.width * zoom > 0 && left < window.innerWidth && top + box.height * zoom > 0 && top < window.innerHeight
+  );
 }
 
 /** Moves the canvas just as far as it takes to see a box between the bars. */

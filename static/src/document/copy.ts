@@ -14,7 +14,17 @@ export interface Piece {
 const MARK = 'darkroom';
 const MOST_NODES = 500;
 const LOCAL_KEYS: ReadonlySet<string> = new Set([
-  'id', 'type', 'position', 'data', 'selected', 'dragging', 'resizing', 'measured', 'internals', 'parentId', 'extent',
+  'id',
+  'type',
+  'position',
+  'data',
+  'selected',
+  'dragging',
+  'resizing',
+  'measured',
+  'internals',
+  'parentId',
+  'extent',
 ]);
 
 /** The chosen nodes, the edges between them, and nothing the server owns. */

@@ -93,7 +93,12 @@ function readParams(value: unknown): Params {
 
 function readPictures(fields: Fields): readonly Picture[] {
   const images = fields('images');
-  const many = Array.isArray(images) ? images.slice(0, 16).map(readPicture).filter((one) => one !== null) : [];
+  const many = Array.isArray(images)
+    ? images
+        .slice(0, 16)
+        .map(readPicture)
+        .filter((one) => one !== null)
+    : [];
   if (many.length > 0) return many;
   const url = asUrl(fields('imageUrl'));
   if (url === null) return [];

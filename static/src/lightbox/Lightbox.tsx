@@ -29,7 +29,10 @@ function Open({ at }: { at: Opened }) {
 
   useEffect(() => {
     const element = dialog.current;
-    if (element !== null && !element.open) element.showModal();
+    if (element === null || element.open) return;
+    element.showModal();
+    // Not on its first button: the picture is what one came for.
+    element.focus();
   }, []);
   // Somebody may delete the node, or start over, while its picture is open.
   const gone = page === undefined;
@@ -55,7 +58,14 @@ function Open({ at }: { at: Opened }) {
   const many = pages.length > 1 || pictureNodes(nodes).length > 1;
 
   return (
-    <dialog ref={dialog} className="lightbox" aria-label="Picture" onClose={closeLightbox} onKeyDown={onKeyDown}>
+    <dialog
+      ref={dialog}
+      className="lightbox"
+      aria-label="Picture"
+      tabIndex={-1}
+      onClose={closeLightbox}
+      onKeyDown={onKeyDown}
+    >
       <Stage key={page.key} url={page.picture.url} thumbnailUrl={page.picture.thumbnailUrl} alt={page.prompt} />
       {many && (
         <>

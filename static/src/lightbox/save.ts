@@ -13,7 +13,11 @@ export async function save(url: string, prompt: string): Promise<void> {
 }
 
 export function fileName(prompt: string): string {
-  const words = prompt.toLowerCase().normalize('NFKD').replace(/[^\p{L}\p{N}]+/gu, '-').replace(/^-+|-+$/g, '');
+  const words = prompt
+    .toLowerCase()
+    .normalize('NFKD')
+    .replace(/[^\p{L}\p{N}]+/gu, '-')
+    .replace(/^-+|-+$/g, '');
   return words.slice(0, 60).replace(/-+$/, '') || 'picture';
 }
 

@@ -16,7 +16,12 @@ export function zoomAt(zoom: Zoom, factor: number, point: { readonly x: number; 
 }
 
 /** Moves the picture, never further than its own half. */
-export function pan(zoom: Zoom, dx: number, dy: number, box: { readonly width: number; readonly height: number }): Zoom {
+export function pan(
+  zoom: Zoom,
+  dx: number,
+  dy: number,
+  box: { readonly width: number; readonly height: number },
+): Zoom {
   const reach = (length: number): number => (length * (zoom.scale - 1)) / 2 + length * 0.1;
   const within = (value: number, most: number): number => Math.min(most, Math.max(-most, value));
   if (zoom.scale === 1) return zoom;

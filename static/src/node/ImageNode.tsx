@@ -66,7 +66,14 @@ export const ImageNode = memo(function ImageNode({ id, data, selected }: NodePro
       <Handle type="source" position={Position.Right} />
       <div className="paper">
         {shown !== undefined && (
-          <Picture nodeId={id} picture={shown} count={data.pictures.length} sharp={sharp} prompt={data.prompt} onShown={printed} />
+          <Picture
+            nodeId={id}
+            picture={shown}
+            count={data.pictures.length}
+            sharp={sharp}
+            prompt={data.prompt}
+            onShown={printed}
+          />
         )}
         {(view.busy || held) && (
           <Developing

@@ -24,11 +24,6 @@ export function choiceOf(makers: Makers | null, data: Pick<NodeData, 'provider' 
   return { maker, model, size };
 }
 
-/** Whether the model makes pictures of this size; a size it does not list is the server's to judge. */
-export function offers(model: Model | null, size: string): boolean {
-  return model === null || model.sizes.length === 0 || model.sizes.includes(size);
-}
-
 /** The listed size closest in shape, for a model that does not make the wanted one. */
 export function nearestSize(model: Model, wanted: string): string {
   if (model.sizes.includes(wanted)) return wanted;

@@ -3,23 +3,14 @@ import type { RunProgress } from '../presence/states';
 
 /** What this tab asked for and the document does not show yet. */
 export type Asked =
-  | { readonly kind: 'start'; readonly after: string | null }
-  | { readonly kind: 'cancel'; readonly runId: string };
+  { readonly kind: 'start'; readonly after: string | null } | { readonly kind: 'cancel'; readonly runId: string };
 
 /**
  * What a node shows. Between the statuses of the document lie three moments of this screen:
  * `waiting` (offline, runs on return), `starting` (asked, not yet confirmed) and `cancelling`.
  */
 export type Phase =
-  | 'idle'
-  | 'waiting'
-  | 'starting'
-  | 'pending'
-  | 'running'
-  | 'cancelling'
-  | 'completed'
-  | 'failed'
-  | 'cancelled';
+  'idle' | 'waiting' | 'starting' | 'pending' | 'running' | 'cancelling' | 'completed' | 'failed' | 'cancelled';
 
 export interface View {
   readonly phase: Phase;
@@ -28,12 +19,7 @@ export interface View {
   readonly run: RunProgress | null;
 }
 
-export function viewOf(
-  data: NodeData,
-  run: RunProgress | undefined,
-  asked: Asked | undefined,
-  live: boolean,
-): View {
+export function viewOf(data: NodeData, run: RunProgress | undefined, asked: Asked | undefined, live: boolean): View {
   const phase = phaseOf(data, asked, live);
   const busy = phase === 'starting' || phase === 'pending' || phase === 'running' || phase === 'cancelling';
   // Progress may arrive before or after the state it belongs to; only that of the current run counts.

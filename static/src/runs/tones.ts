@@ -44,7 +44,11 @@ export function tonesOf(prompt: string): Tones {
   const random = generator(words);
   const named = HINTS.filter(([pattern]) => pattern.test(words)).map(([, h, c, l]) => ({ h, c, l }));
   const base = random() * 360;
-  const free = (): Tone => ({ h: (base + random() * 90 - 45 + 360) % 360, c: 0.05 + random() * 0.06, l: 0.4 + random() * 0.35 });
+  const free = (): Tone => ({
+    h: (base + random() * 90 - 45 + 360) % 360,
+    c: 0.05 + random() * 0.06,
+    l: 0.4 + random() * 0.35,
+  });
   const palette = [...named, free(), free(), free()].slice(0, Math.max(4, named.length));
   const pick = (): Tone => palette[Math.floor(random() * palette.length)] ?? free();
   const shade = (tone: Tone, by: number): Tone => ({ ...tone, l: Math.min(0.95, Math.max(0.1, tone.l + by)) });

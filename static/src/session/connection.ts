@@ -43,9 +43,11 @@ export function watchConnection(doc: Y.Doc, provider: WebsocketProvider): Cell<C
   window.addEventListener('online', () => {
     if (!provider.wsconnected && cell.get().link !== 'refused') provider.connect();
   });
+  // A dead connection may look alive for long. Asking anew tells; a server on this very machine answers at once.
   window.addEventListener('offline', () => {
+    if (cell.get().link === 'refused') return;
     provider.disconnect();
-    lose();
+    provider.connect();
   });
   return cell;
 }

@@ -50,9 +50,11 @@ export function Help() {
             <div key={what}>
               <dt>{what}</dt>
               <dd>
-                {keyNames(keys).split(' ').map((key) => (
-                  <kbd key={key}>{key}</kbd>
-                ))}
+                {keyNames(keys)
+                  .split(' ')
+                  .map((key) => (
+                    <kbd key={key}>{key}</kbd>
+                  ))}
               </dd>
             </div>
           ))}

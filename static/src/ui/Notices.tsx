@@ -11,7 +11,7 @@ const BACK_SHOWN_MS = 2_500;
 /** The connection, said only when it is not as it should be. */
 export function Banner() {
   const { connection } = useSession();
-  const { link, unsent } = useCell(connection);
+  const { link, unsent, seen } = useCell(connection);
   const [away, setAway] = useState(false);
 
   useEffect(() => {
@@ -21,7 +21,7 @@ export function Banner() {
     return () => clearTimeout(timer);
   }, [link]);
 
-  const text = textOf(link, unsent, away);
+  const text = textOf(link, unsent, seen, away);
   return (
     <div className="banner-place" role="status" aria-live="polite">
       {text !== null && (
@@ -34,9 +34,10 @@ export function Banner() {
   );
 }
 
-function textOf(link: string, unsent: number, away: boolean): string | null {
+function textOf(link: string, unsent: number, seen: boolean, away: boolean): string | null {
   if (link === 'refused') return 'This canvas cannot be opened here.';
   if (link === 'offline') {
+    if (!seen) return 'The server cannot be reached. Trying again.';
     if (unsent === 0) return 'Gone offline. Your edits are kept.';
     return `Gone offline. ${unsent} ${unsent === 1 ? 'edit is' : 'edits are'} kept.`;
   }

@@ -29,7 +29,7 @@ const MOST_PLAUSIBLE_MS = 30 * 60_000;
 /**
  * Seconds since a run began.
  *
- * The start is the server's time. Where the two clocks plainly disagree, counting begins when this page first saw the run.
+ * The start is the server's time. Where the two clocks plainly disagree, counting begins when this page saw the run.
  */
 export function useSeconds(runId: string | null, startedAt: number | null, running: boolean): number {
   const time = useSyncExternalStore(running ? subscribe : silent, () => now);
