@@ -1,8 +1,10 @@
 """Reading requests: bodies and query parameters are checked once, here, before anything is done."""
 
+import asyncio
+import contextlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Final, NoReturn, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -20,6 +22,9 @@ Model = TypeVar("Model", bound=BaseModel)
 
 BODY_LIMIT_BYTES: Final = 1024 * 1024
 BATCH_LIMIT_BYTES: Final = 8 * 1024 * 1024
+DRAIN_LIMIT_BYTES: Final = 64 * 1024 * 1024
+DRAIN_LIMIT_S: Final = 10.0
+"""How much of a body that is refused is read away, and for how long."""
 IDEMPOTENCY_HEADER: Final = "Idempotency-Key"
 _KEY = re.compile(r"[\x21-\x7e]{1,200}")
 _MOST_ERRORS: Final = 20
@@ -133,14 +138,28 @@ def idempotency_key_of(request: Request) -> str | None:
 
 async def _read_bytes(request: Request, limit_bytes: int) -> bytes:
     declared = request.headers.get("content-length", "")
-    if declared.isdecimal() and int(declared) > limit_bytes:
-        raise BodyTooLarge(limit_bytes)
+    refused = declared.isdecimal() and int(declared) > limit_bytes
     body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > limit_bytes:
+    stream = request.stream()
+    async for chunk in stream:
+        if not refused:
+            body += chunk
+        if refused or len(body) > limit_bytes:
+            body.clear()
+            await _drain(stream)
             raise BodyTooLarge(limit_bytes)
     return bytes(body)
+
+
+async def _drain(stream: AsyncIterator[bytes]) -> None:
+    """Read the rest away: a client that is cut off while it sends never reads why it was refused."""
+    left = DRAIN_LIMIT_BYTES
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(DRAIN_LIMIT_S):
+            async for chunk in stream:
+                left -= len(chunk)
+                if left < 0:
+                    return
 
 
 def _refuse_constant(name: str) -> NoReturn:
