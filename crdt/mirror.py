@@ -46,10 +46,12 @@ async def _write_nodes(
     for chunk in _chunks(present):
         owned = await _server_owned(connection, room, [row.id for row in chunk])
         rows = [_node_values(room, row, owned.get(row.id, {}), now) for row in chunk]
-        statement = insert(table).values(rows)
+        # Rows as parameters, not in the statement: that one is compiled once and not for every number of rows.
+        statement = insert(table)
         changed = {name: statement.excluded[name] for name in ("node_type", "node_data", "position", "updated_at")}
         await connection.execute(
-            statement.on_conflict_do_update(index_elements=["workflow_id", "id"], set_={**changed, "present": True})
+            statement.on_conflict_do_update(index_elements=["workflow_id", "id"], set_={**changed, "present": True}),
+            rows,
         )
 
 
@@ -87,9 +89,11 @@ async def _write_edges(
     for ids in _chunks(gone):
         await connection.execute(sa.delete(table).where(table.c.workflow_id == room, table.c.id.in_(ids)))
     for chunk in _chunks(present):
-        statement = insert(table).values([_edge_values(room, row, now) for row in chunk])
+        statement = insert(table)
+        rows = [_edge_values(room, row, now) for row in chunk]
         changed = {name: statement.excluded[name] for name in ("source", "target", "edge_data", "updated_at")}
-        await connection.execute(statement.on_conflict_do_update(index_elements=["workflow_id", "id"], set_=changed))
+        upsert = statement.on_conflict_do_update(index_elements=["workflow_id", "id"], set_=changed)
+        await connection.execute(upsert, rows)
 
 
 def _edge_values(room: str, row: EdgeRow, now: dt.datetime) -> dict[str, Any]:

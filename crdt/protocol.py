@@ -16,6 +16,7 @@ EMPTY_STATE_VECTOR = b"\x00"
 EMPTY_UPDATE = b"\x00\x00"
 """A Yjs update (v1) that holds nothing: no structs, no deletes."""
 
+_EDIT = bytes((SYNC, UPDATE))
 _MAX_VAR_UINT_BYTES = 8
 """Client ids and clocks stay below 2**53; eight 7-bit groups hold them."""
 
@@ -150,6 +151,27 @@ def parse(frame: bytes) -> Iterator[Message]:
         else:
             yield UnknownMessage(kind)
             return
+
+
+def sole_edit(frame: bytes) -> bytes | None:
+    """The update (v1) of a frame that is one edit and nothing else, as nearly every frame is; None for any other.
+
+    Takes the short way for what `parse` reads in general.
+    """
+    if frame[:2] != _EDIT or len(frame) < len(_EDIT) + 1:
+        return None
+    size, at, shift = frame[2], 3, 7
+    if size >= 0x80:  # noqa: PLR2004 - the continuation bit
+        size &= 0x7F
+        for byte in frame[3:6]:
+            at += 1
+            size |= (byte & 0x7F) << shift
+            shift += 7
+            if byte < 0x80:  # noqa: PLR2004
+                break
+        else:
+            return None
+    return frame[at:] if len(frame) - at == size else None
 
 
 def _sync(reader: Reader) -> Message:

@@ -12,16 +12,17 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, Protocol
+from typing import Protocol
 
-from pycrdt import Doc, TransactionEvent, get_update
+from pycrdt import Doc
 
 from crdt import protocol
-from crdt.canvas import CanvasDoc, edges_of, meta_of, nodes_of
+from crdt.canvas import CanvasDoc
 from crdt.errors import BadUpdate, ProtocolError
 from crdt.json import Json
 from crdt.presence import Presence
 from crdt.protocol import AwarenessEntry, AwarenessUpdate, QueryAwareness, SyncStep1, SyncUpdate, binary_frame
+from crdt.watch import Touched, Watch
 
 logger = logging.getLogger(__name__)
 
@@ -66,20 +67,6 @@ class Peer:
     refused_states: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Touched:
-    """What one transaction changed."""
-
-    nodes: frozenset[str]
-    """Nodes of which anything changed, also a position: to be mirrored."""
-    data: frozenset[str]
-    """Nodes that came, went, or whose data changed: to be looked at by the keeper."""
-    edges: frozenset[str]
-    meta: bool
-    server: bool
-    """Whether this process wrote it."""
-
-
 Stored = Callable[["Room", bytes], None]
 """Called with every update (v1) that is to be stored and sent to other processes."""
 Changed = Callable[["Room", Touched], None]
@@ -100,6 +87,7 @@ class Room:
     def __init__(self, room_id: str, state: list[bytes], *, client_id: int, stored: Stored, changed: Changed) -> None:
         self.id = room_id
         self.peers: set[Peer] = set()
+        self._live: dict[Peer, Callable[[bytes], None]] = {}
         self.fence: int | None = None
         self.cursor = 0
         self.presence = Presence()
@@ -116,11 +104,7 @@ class Room:
         self._join_tail: list[bytes] = []
         self._join_tail_bytes = 0
         self._server_entry = AwarenessEntry(secrets.randbits(32), 0, "null")
-        self._emitted: bytes | None = None
-        self._touched_nodes: set[str] = set()
-        self._touched_data: set[str] = set()
-        self._touched_edges: set[str] = set()
-        self._touched_meta = False
+        self._watch: Watch | None = None
         self._set_doc(state, client_id)
 
     @property
@@ -135,6 +119,8 @@ class Room:
         peer = Peer(socket, read_only)
         self.flush()
         self.peers.add(peer)
+        # How to write is looked up once: with hundreds of peers, looking it up costs as much as writing.
+        self._live[peer] = socket.write
         hello = binary_frame(protocol.step1_message(self.doc.get_state()))
         everyone = self.presence.everyone()
         if everyone:
@@ -145,10 +131,15 @@ class Room:
     def leave(self, peer: Peer) -> None:
         """Let a client go; its cursors vanish for the others."""
         self.peers.discard(peer)
+        self.hush(peer)
         if peer.behind_timer is not None:
             peer.behind_timer.cancel()
         self.presence.leave(peer)
         self._schedule()
+
+    def hush(self, peer: Peer) -> None:
+        """Write no more to a peer whose socket is closing."""
+        self._live.pop(peer, None)
 
     def receive(self, peer: Peer, frame: bytes) -> None:
         """Take one websocket message of a client; a bad one closes that client and nobody else.
@@ -159,6 +150,11 @@ class Room:
 
         """
         try:
+            edit = protocol.sole_edit(frame)
+            if edit is not None:
+                if not peer.read_only:
+                    self._apply(edit, Origin.PEER, frame)
+                return
             for message in protocol.parse(frame):
                 self._receive(peer, message)
         except (ProtocolError, BadUpdate) as error:
@@ -209,25 +205,26 @@ class Room:
             BadUpdate: It cannot be applied; the document is unchanged.
 
         """
+        return self._apply(update, origin, protocol.update_message(update))
+
+    def _apply(self, update: bytes, origin: Origin, message: bytes) -> bool:
+        watch = self._watch
+        if watch is None:
+            return False
         try:
-            self.doc.apply_update(update)
+            changed = watch.apply(update)
         except (KeyboardInterrupt, SystemExit):
             raise
         except BaseException as error:
             # A panic inside yrs arrives as a BaseException that is no Exception.
             raise BadUpdate("not a Yjs update, or one this document refuses") from error
-        if self._take_emitted() is None and not self._waits(update):
+        if not changed:
             return False
-        self._tell(update)
+        self._tell(message)
         if origin is Origin.PEER:
             self._stored(self, update)
-        self._report(server=False)
+        self._report(watch, server=False)
         return True
-
-    def _waits(self, update: bytes) -> bool:
-        """Whether an update that emitted nothing holds something the document lacks: its parent is still to come."""
-        structs_by_client = protocol.Reader(get_update(update, self.doc.get_state())).var_uint()
-        return structs_by_client > 0
 
     @contextmanager
     def transact(self) -> Iterator[CanvasDoc]:
@@ -235,15 +232,18 @@ class Room:
 
         Must not be entered while another transaction of this room runs.
         """
+        watch = self._watch
+        if watch is not None:
+            watch.record()
         try:
             with self.doc.transaction(origin=Origin.SERVER.value):
                 yield self.doc
         finally:
-            emitted = self._take_emitted()
-            if emitted is not None and emitted != protocol.EMPTY_UPDATE:
-                self._tell(emitted)
+            emitted = watch.take_emitted() if watch is not None else None
+            if watch is not None and emitted is not None:
+                self._tell(protocol.update_message(emitted))
                 self._stored(self, emitted)
-                self._report(server=True)
+                self._report(watch, server=True)
 
     def state(self) -> bytes:
         """The whole document as one Yjs update (v1), with what waits for a parent."""
@@ -258,60 +258,19 @@ class Room:
         doc: CanvasDoc = Doc(client_id=client_id)
         for update in state:
             doc.apply_update(update)
-        roots = {nodes_of: self._nodes_changed, edges_of: self._edges_changed, meta_of: self._meta_changed}
-        # A subscription ends with the object that holds it; roots are made anew at each look-up.
-        self._observed = [doc.observe(self._transaction_ended)]
-        self._observed += [root(doc).observe_deep(observer) for root, observer in roots.items()]
-        self.doc = doc
+        if self._watch is not None:
+            self._watch.drop()
+        self.doc, self._watch = doc, Watch(doc)
 
-    def _take_emitted(self) -> bytes | None:
-        emitted, self._emitted = self._emitted, None
-        return emitted
-
-    def _transaction_ended(self, event: TransactionEvent) -> None:
-        self._emitted = event.update
-
-    def _nodes_changed(self, events: list[Any]) -> None:
-        for event in events:
-            path = event.path
-            # A peer may have put an array or a text where a map belongs; only maps have keys.
-            keys = getattr(event, "keys", {})
-            if not path:
-                self._touched_nodes.update(keys)
-                self._touched_data.update(keys)
-            elif isinstance(path[0], str):
-                self._touched_nodes.add(path[0])
-                if len(path) > 1 or keys.keys() != {"position"}:
-                    self._touched_data.add(path[0])
-
-    def _edges_changed(self, events: list[Any]) -> None:
-        for event in events:
-            keys = event.path[:1] or getattr(event, "keys", {})
-            self._touched_edges.update(key for key in keys if isinstance(key, str))
-
-    def _meta_changed(self, _events: list[Any]) -> None:
-        self._touched_meta = True
-
-    def _report(self, *, server: bool) -> None:
-        if not (self._touched_nodes or self._touched_edges or self._touched_meta):
-            return
-        touched = Touched(
-            frozenset(self._touched_nodes),
-            frozenset(self._touched_data),
-            frozenset(self._touched_edges),
-            self._touched_meta,
-            server,
-        )
-        self._touched_nodes.clear()
-        self._touched_data.clear()
-        self._touched_edges.clear()
-        self._touched_meta = False
-        self._changed(self, touched)
+    def _report(self, watch: Watch, *, server: bool) -> None:
+        touched = watch.take_touched(server=server)
+        if touched is not None:
+            self._changed(self, touched)
 
     # Sending
 
-    def _tell(self, update: bytes) -> None:
-        frame = binary_frame(protocol.update_message(update))
+    def _tell(self, message: bytes) -> None:
+        frame = binary_frame(message)
         self._turn.append(frame)
         if self._join is not None:
             self._join_tail.append(frame)
@@ -336,30 +295,38 @@ class Room:
         if len(self.peers) <= CROWD:
             self._schedule()
         elif self._awareness_timer is None and not self._scheduled:
-            due = self._awareness_sent_at + AWARENESS_TICK_S
-            self._awareness_timer = self._loop.call_at(max(due, self._loop.time()), self.flush)
+            self._arm_awareness()
+
+    def _arm_awareness(self) -> None:
+        due = self._awareness_sent_at + AWARENESS_TICK_S
+        self._awareness_timer = self._loop.call_at(max(due, self._loop.time()), self._awareness_due)
+
+    def _awareness_due(self) -> None:
+        # A timer may fire a little before its time: that it fired says that it is due, not the clock.
+        self._awareness_timer = None
+        self._awareness_sent_at = 0.0
+        self.flush()
 
     def flush(self) -> None:
         """Write what this turn brought to every peer that keeps up."""
         self._scheduled = False
-        now = self._loop.time()
         frames, self._turn = self._turn, []
-        due = len(self.peers) <= CROWD or now >= self._awareness_sent_at + AWARENESS_TICK_S
-        if self.presence.dirty and due:
-            frames.append(binary_frame(protocol.awareness_message(self.presence.take_dirty())))
-            self._awareness_sent_at = now
-            if self._awareness_timer is not None:
-                self._awareness_timer.cancel()
-                self._awareness_timer = None
-        elif self.presence.dirty and self._awareness_timer is None:
-            self._awareness_timer = self._loop.call_at(self._awareness_sent_at + AWARENESS_TICK_S, self.flush)
+        if self.presence.dirty:
+            now = self._loop.time()
+            if len(self.peers) <= CROWD or now >= self._awareness_sent_at + AWARENESS_TICK_S:
+                frames.append(binary_frame(protocol.awareness_message(self.presence.take_dirty())))
+                self._awareness_sent_at = now
+                if self._awareness_timer is not None:
+                    self._awareness_timer.cancel()
+                    self._awareness_timer = None
+            elif self._awareness_timer is None:
+                self._arm_awareness()
         if not frames:
             return
-        wire = b"".join(frames)
+        wire = frames[0] if len(frames) == 1 else b"".join(frames)
         self._flushing = True
-        for peer in tuple(self.peers):
-            if peer.behind is None:
-                peer.socket.write(wire)
+        for write in tuple(self._live.values()):
+            write(wire)
         self._flushing = False
 
     def on_full(self, peer: Peer) -> None:
@@ -370,6 +337,7 @@ class Room:
             # The transport still takes this turn; a vector taken before it would leave the turn out for this peer.
             self.flush()
         peer.behind = self.doc.get_state()
+        self.hush(peer)
         peer.behind_timer = self._loop.call_later(BEHIND_LIMIT_S, self._too_slow, peer)
 
     def on_drained(self, peer: Peer) -> None:
@@ -377,6 +345,7 @@ class Room:
         if peer.behind is None or peer not in self.peers:
             return
         vector, peer.behind = peer.behind, None
+        self._live[peer] = peer.socket.write
         if peer.behind_timer is not None:
             peer.behind_timer.cancel()
             peer.behind_timer = None
@@ -414,3 +383,17 @@ class Room:
             peer.socket.close(code, reason)
         if self._awareness_timer is not None:
             self._awareness_timer.cancel()
+            self._awareness_timer = None
+
+    def dispose(self) -> None:
+        """Stop watching the document, which nothing else ends: edits still made here reach nobody and are not stored.
+
+        Called when the room was let go. Whoever still holds it wrote too late; the next one to open the room heals it.
+        """
+        if self._watch is not None:
+            self._watch.drop()
+            self._watch = None
+        if self._awareness_timer is not None:
+            self._awareness_timer.cancel()
+            self._awareness_timer = None
+        self.forget_join()

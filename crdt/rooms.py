@@ -1,11 +1,12 @@
 """The rooms of one process: opened once, kept under a lease, stored, mirrored, and let go when nobody needs them."""
 
 import asyncio
+import itertools
 import json
 import logging
 import re
 import secrets
-from collections.abc import AsyncIterator, Coroutine, Mapping
+from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -17,13 +18,17 @@ from crdt.bus import Bus, Frame, Kind
 from crdt.errors import BadUpdate, InvalidRoomId, RoomUnavailable
 from crdt.journal import Journal
 from crdt.json import Json
-from crdt.room import CLOSE_RESTART, CLOSE_TRY_AGAIN, KEEPER_BASE, Origin, Room, Touched
-from crdt.rows import Loaded, Mirror
+from crdt.memory import give_back
+from crdt.room import CLOSE_RESTART, CLOSE_TRY_AGAIN, KEEPER_BASE, Origin, Room
+from crdt.rows import EdgeRow, Loaded, Mirror, NodeRow
 from crdt.store import SqlStore
+from crdt.watch import Touched
 
 logger = logging.getLogger(__name__)
 
 ROOM_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
+SLICE = 100
+"""Nodes or edges read for the mirror before others get their turn."""
 HEAD_BYTES = 64 * 1024
 """Updates larger than this do not travel on the bus: others read them from SQL."""
 
@@ -32,8 +37,8 @@ HEAD_BYTES = 64 * 1024
 class RoomLimits:
     """When rooms are kept, written and let go."""
 
-    grace_s: float = 30.0
-    """How long an empty room stays open."""
+    grace_s: float = 2.0
+    """How long an empty room stays open: through a reload of the page, or a short break of its network."""
     mirror_after_s: float = 0.5
     """How long changes of nodes wait before they are mirrored."""
     snapshot_rows: int = 500
@@ -42,6 +47,8 @@ class RoomLimits:
     gap_s: float = 0.05
     """How long a gap in the numbers may stay open before SQL is asked."""
     stop_s: float = 10.0
+    trim_after_s: float = 0.5
+    """How long after rooms were let go their memory is given back to the system."""
 
 
 class RoomListener(Protocol):
@@ -119,6 +126,7 @@ class Rooms:
         self._evictions: dict[str, asyncio.Task[None]] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
         self._stopping = False
+        self._trim_timer: asyncio.TimerHandle | None = None
         bus.received = self._received
 
     # Life
@@ -133,6 +141,8 @@ class Rooms:
         """Close every peer (1012), store what is unsaved in bounded time, and give the leases back."""
         self._stopping = True
         self._tick_task.cancel()
+        if self._trim_timer is not None:
+            self._trim_timer.cancel()
         for entry in self._entries.values():
             entry.cancel_timers()
             if entry.room is not None:
@@ -310,7 +320,21 @@ class Rooms:
         except (SQLAlchemyError, OSError):
             logger.exception("lease not given back", extra={"action": "release_failed", "room": room.id})
         finally:
+            room.dispose()
             self._evictions.pop(room.id, None)
+            self._trim_later()
+
+    def _trim_later(self) -> None:
+        if self._trim_timer is None and not self._stopping:
+            loop = asyncio.get_running_loop()
+            self._trim_timer = loop.call_later(self.limits.trim_after_s, self._trim_now)
+
+    def _trim_now(self) -> None:
+        self._trim_timer = None
+        if self._evictions:
+            self._trim_later()
+        else:
+            self._spawn(asyncio.to_thread(give_back))
 
     # Edits on their way to SQL
 
@@ -410,9 +434,10 @@ class Rooms:
                 return
             nodes, edges, meta, complete = entry.nodes, entry.edges, entry.meta, entry.complete
             entry.nodes, entry.edges, entry.meta, entry.complete = set(), set(), False, False
-            mirror = self._read_mirror(room, nodes, edges, complete=complete)
+            fence = room.fence
             try:
-                written = await self._store.mirror(room.id, mirror, room.fence)
+                mirror = await self._read_mirror(room, nodes, edges, complete=complete)
+                written = await self._store.mirror(room.id, mirror, fence)
             except BaseException:
                 entry.nodes |= nodes
                 entry.edges |= edges
@@ -424,19 +449,26 @@ class Rooms:
                     "mirror refused: not the keeper any more", extra={"action": "stale_fence", "room": room.id}
                 )
 
-    def _read_mirror(self, room: Room, nodes: set[str], edges: set[str], *, complete: bool) -> Mirror:
-        doc = room.doc
-        names = set(canvas.node_ids(doc)) if complete else {name for name in nodes if canvas.valid_id(name)}
-        links = set(canvas.edge_ids(doc)) if complete else {name for name in edges if canvas.valid_id(name)}
-        return Mirror(
-            nodes={
-                name: node.to_row() if (node := canvas.read_node(doc, name)) is not None else None for name in names
-            },
-            edges={name: canvas.read_edge(doc, name) for name in links},
-            title=canvas.read_title(doc),
-            seq=None if self.journal.holds(room.id) else room.cursor,
-            complete=complete,
-        )
+    async def _read_mirror(self, room: Room, nodes: set[str], edges: set[str], *, complete: bool) -> Mirror:
+        """What is to be mirrored, read in slices: a large canvas at once would keep everybody waiting.
+
+        What changes between two slices is marked as changed again, so the next mirror brings it; the number in the log
+        is that of the beginning.
+        """
+        seq = None if self.journal.holds(room.id) else room.cursor
+        names = set(canvas.node_ids(room.doc)) if complete else {name for name in nodes if canvas.valid_id(name)}
+        links = set(canvas.edge_ids(room.doc)) if complete else {name for name in edges if canvas.valid_id(name)}
+        node_rows: dict[str, NodeRow | None] = {}
+        for slice_ in _slices(names):
+            for name in slice_:
+                node = canvas.read_node(room.doc, name)
+                node_rows[name] = node.to_row() if node is not None else None
+            await asyncio.sleep(0)
+        edge_rows: dict[str, EdgeRow | None] = {}
+        for slice_ in _slices(links):
+            edge_rows.update((name, canvas.read_edge(room.doc, name)) for name in slice_)
+            await asyncio.sleep(0)
+        return Mirror(node_rows, edge_rows, canvas.read_title(room.doc), seq, complete)
 
     # Other processes
 
@@ -513,3 +545,9 @@ class Rooms:
                 entry = self._entries.get(room_id)
                 if entry is not None:
                     self._mirror_later(entry)
+
+
+def _slices(names: Iterable[str]) -> Iterator[tuple[str, ...]]:
+    rest = iter(names)
+    while slice_ := tuple(itertools.islice(rest, SLICE)):
+        yield slice_

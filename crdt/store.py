@@ -12,6 +12,7 @@ from crdt import protocol
 from crdt.database import read_only
 from crdt.mirror import write_mirror
 from crdt.rows import EdgeRow, Head, Loaded, Mirror, NodeRow
+from crdt.sqlite_log import SqliteLog
 from crdt.tables import document_updates, documents, processes, workflows
 
 __all__ = ["EdgeRow", "Head", "Loaded", "Mirror", "NodeRow", "SqlStore"]
@@ -38,6 +39,7 @@ class SqlStore:
         self._process_id = process_id
         self._lease = dt.timedelta(seconds=lease_s)
         self._sqlite = engine.dialect.name == "sqlite"
+        self._log = SqliteLog(str(engine.url.database)) if self._sqlite else None
 
     async def ensure(self, room: str) -> None:
         """Commit the rows of a workflow and its document unless they are there."""
@@ -62,8 +64,10 @@ class SqlStore:
             The number each room's row got.
 
         """
-        rooms = sorted(updates)
         now = _now()
+        if self._log is not None:
+            return await self._log.append({room: pack(updates[room]) for room in updates}, now)
+        rooms = sorted(updates)
         async with self._engine.begin() as connection:
             query = sa.select(documents.c.id, documents.c.seq).where(documents.c.id.in_(rooms)).order_by(documents.c.id)
             heads = {row.id: row.seq for row in await connection.execute(query.with_for_update())}

@@ -1,23 +1,31 @@
 """The websocket door: `/ws/{room}` for any stock y-websocket client.
 
-`RoomProtocol` is the only uvicorn-specific code: it lets a room write whole frames straight to the transport, one
-write per peer and turn. `AsgiSocket` does the same over plain ASGI for any other server, more slowly.
+`RoomProtocol` is the only uvicorn-specific code: it gives messages to a room as they are read, and lets it write whole
+frames straight to the transport, one write per peer and turn. `AsgiSocket` does the same over plain ASGI for any
+other server, more slowly.
 """
 
 import asyncio
 import contextlib
 import logging
 from collections import deque
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 from starlette.websockets import WebSocket, WebSocketDisconnect
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.http11 import Request
+from websockets.protocol import State
 
 from crdt import protocol
 from crdt.errors import InvalidRoomId, RoomUnavailable
 from crdt.room import CLOSE_BAD_MESSAGE, CLOSE_TRY_AGAIN, Peer, Room
 from crdt.rooms import Rooms
+
+try:
+    from websockets.speedups import apply_mask
+except ImportError:  # pragma: no cover - built without its C extension
+    from websockets.utils import apply_mask
 
 if TYPE_CHECKING:
     from server.origins import Origins
@@ -29,6 +37,7 @@ ABORT_AFTER_S = 15.0
 """How long a peer that was told to go may take to read it before the connection is cut."""
 CLOSE_BAD_ROOM = 4404
 CLOSE_TEXT = 1003
+_FINAL_BINARY, _MASKED = 0x82, 0x80
 _QUEUE_BYTES = 4 * 1024 * 1024
 
 
@@ -46,9 +55,17 @@ class RoomSocket(Protocol):
 
 
 class RoomProtocol(WebSocketsSansIOProtocol):
-    """uvicorn's websocket protocol, lent to a room: frames go past the ASGI queue, control frames as ever."""
+    """uvicorn's websocket protocol, lent to a room: messages go past ASGI both ways, control frames as ever."""
 
     _attached: tuple[Room, Peer] | None = None
+    _room: Room
+    _peer: Peer
+    _at_frame = False
+    """Whether the library has read whole frames only, so that the next one may go past it."""
+    _owed_bytes = 0
+    """What the library still lacks of the frame it is reading."""
+    _head = b""
+    """The beginning of a frame whose length is not known yet."""
 
     def handle_connect(self, event: Request) -> None:
         """Offer this connection to the endpoint; the task that runs it has not started yet."""
@@ -56,24 +73,87 @@ class RoomProtocol(WebSocketsSansIOProtocol):
         if hasattr(self, "scope"):
             extensions: dict[str, Any] = self.scope["extensions"]
             extensions[SOCKET_EXTENSION] = self
+            self._at_frame = True
 
     def attach(self, room: Room, peer: Peer) -> None:
-        """Tell the room when the transport fills up and drains."""
-        self._attached = (room, peer)
+        """From here on messages go to the room as they are read; those that came before it are given to it now.
 
-    def write(self, frames: bytes) -> None:
-        """Send whole unmasked frames made by `crdt.protocol.binary_frame`."""
-        if not self.close_sent and not self.transport.is_closing():
-            self.transport.write(frames)
+        Reading is never paused then: what was read is dealt with before more is.
+        """
+        self._attached = self._room, self._peer = room, peer
+        waiting = [self.queue.get_nowait() for _ in range(self.queue.qsize())]
+        for event in waiting:
+            if event["type"] == "websocket.receive" and not self.close_sent:
+                take_message(room, peer, event)
+            elif event["type"] == "websocket.disconnect":
+                self.queue.put_nowait(event)
+        if self.read_paused:
+            self.read_paused = False
+            self.transport.resume_reading()
+
+    def send_receive_event_to_app(self) -> None:
+        """Give a message that the library put together to the room, once there is one."""
+        if self._attached is None:
+            super().send_receive_event_to_app()
+            return
+        data, self.frames = b"".join(self.frames), []
+        if self.close_sent:
+            return
+        if self.curr_msg_data_type == "text":
+            refuse_text(self._peer)
+        else:
+            take_bytes(self._room, self._peer, data)
+
+    def data_received(self, data: bytes) -> None:
+        """Read whole binary messages, which are nearly all, at once, and leave the rest to the library."""
+        if not self._at_frame:
+            super().data_received(self._head + data if self._head else data)
+            self._head = b""
+            return
+        if self._owed_bytes:
+            data = self._feed(data, 0, self._owed_bytes)
+        elif self._head:
+            data, self._head = self._head + data, b""
+        at, limit = 0, self.config.ws_max_size
+        while at < len(data) and self._at_frame:
+            bounds = frame_bounds(data, at)
+            if bounds is None:
+                self._head = data[at:]
+                return
+            start, end = bounds
+            plain = data[at] == _FINAL_BINARY and data[at + 1] >= _MASKED and not self.frames
+            if plain and self._attached is not None and end <= len(data) and end - start <= limit:
+                take_bytes(self._room, self._peer, apply_mask(data[start:end], data[start - 4 : start]))
+                at = end
+            else:
+                data, at = self._feed(data, at, end - at), 0
+        if at < len(data):
+            super().data_received(data[at:])
+
+    def _feed(self, data: bytes, at: int, size: int) -> bytes:
+        """Give the library what is there of a frame; returns what comes behind it."""
+        piece = data[at : at + size]
+        self._owed_bytes = size - len(piece)
+        super().data_received(piece)
+        # Once either side closes, everything goes to the library.
+        self._at_frame = self.conn.state is State.OPEN
+        return data[at + size :]
+
+    @property
+    def write(self) -> Callable[[bytes], None]:
+        """Sends whole unmasked frames made by `crdt.protocol.binary_frame`; kept by the room until it is hushed."""
+        return _drop if self.close_sent or self.transport.is_closing() else self.transport.write
 
     def close(self, code: int, reason: str) -> None:
         """Send a close frame; a peer that does not read it is cut off after `ABORT_AFTER_S`."""
         if self.close_sent or self.transport.is_closing():
             return
         self.queue.put_nowait({"type": "websocket.disconnect", "code": code, "reason": reason})
+        self._at_frame = False
         self.conn.send_close(code, reason)
         self.transport.write(b"".join(self.conn.data_to_send()))
         self.close_sent = True
+        self._hush()
         if self.read_paused:
             self.read_paused = False
             self.transport.resume_reading()
@@ -81,19 +161,72 @@ class RoomProtocol(WebSocketsSansIOProtocol):
         # transport.close() waits for the buffer to drain, which a stalled peer never lets happen.
         self.loop.call_later(ABORT_AFTER_S, self.transport.abort)
 
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Write no more: the endpoint, which leaves the room, only hears of it later in the turn."""
+        self._hush()
+        super().connection_lost(exc)
+
+    def _hush(self) -> None:
+        if self._attached is not None:
+            self._room.hush(self._peer)
+
     def pause_writing(self) -> None:
         """Stop writing to this peer; the room keeps a state vector instead of a queue."""
         super().pause_writing()
         if self._attached is not None:
-            room, peer = self._attached
-            room.on_full(peer)
+            self._room.on_full(self._peer)
 
     def resume_writing(self) -> None:
         """The peer reads again."""
         super().resume_writing()
         if self._attached is not None:
-            room, peer = self._attached
-            room.on_drained(peer)
+            self._room.on_drained(self._peer)
+
+
+def frame_bounds(data: bytes, at: int) -> tuple[int, int] | None:
+    """Where the payload of the client frame at `at` begins and ends (RFC 6455 5.2).
+
+    Returns:
+        None as long as its length is not there.
+
+    """
+    if len(data) < at + 2:
+        return None
+    size, start = data[at + 1] & 0x7F, at + 2
+    if size >= 126:  # noqa: PLR2004 - longer length field
+        width = 2 if size == 126 else 8  # noqa: PLR2004
+        if len(data) < start + width:
+            return None
+        size, start = int.from_bytes(data[start : start + width]), start + width
+    if data[at + 1] >= _MASKED:
+        start += 4
+    return start, start + size
+
+
+def take_message(room: Room, peer: Peer, event: Mapping[str, Any]) -> None:
+    """Give a message, as ASGI has it, to the room."""
+    data = event.get("bytes")
+    if data is None:
+        refuse_text(peer)
+    else:
+        take_bytes(room, peer, data)
+
+
+def take_bytes(room: Room, peer: Peer, data: bytes) -> None:
+    """Give a binary message to the room."""
+    if data:
+        room.receive(peer, data)
+    else:
+        peer.socket.close(CLOSE_BAD_MESSAGE, "bad-message: an empty frame")
+
+
+def refuse_text(peer: Peer) -> None:
+    """Close a client that sends text."""
+    peer.socket.close(CLOSE_TEXT, "binary-only: this endpoint speaks the y-websocket protocol")
+
+
+def _drop(_frames: bytes) -> None:
+    """Write nothing: the connection is closing."""
 
 
 class AsgiSocket:
@@ -188,10 +321,4 @@ async def _receive(websocket: WebSocket, room: Room, peer: Peer) -> None:
         message = await websocket.receive()
         if message["type"] == "websocket.disconnect":
             return
-        data = message.get("bytes")
-        if data is None:
-            peer.socket.close(CLOSE_TEXT, "binary-only: this endpoint speaks the y-websocket protocol")
-        elif data:
-            room.receive(peer, data)
-        else:
-            peer.socket.close(CLOSE_BAD_MESSAGE, "bad-message: an empty frame")
+        take_message(room, peer, message)

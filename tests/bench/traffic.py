@@ -122,10 +122,7 @@ class Arrivals:
     def missing(self, sent: list[int]) -> int:
         """Deliveries that are still to come, when every source sent so many."""
         return sum(
-            sent[source] - 1 - number
-            for last, own in self._last
-            for source, number in enumerate(last)
-            if source != own
+            sent[source] - 1 - number for last, own in self._last for source, number in enumerate(last) if source != own
         )
 
 

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import Callable
-from typing import Self
+from typing import Self, cast
 from urllib.parse import urlsplit
 
 from crdt import protocol
@@ -66,8 +66,8 @@ class Wire(asyncio.Protocol):
         self.transport.write(frame)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
+        # uvloop's transports are no subclasses of asyncio's.
+        self.transport = cast("asyncio.Transport", transport)
 
     def connection_lost(self, exc: Exception | None) -> None:
         for future in (self.opened, self.ended):

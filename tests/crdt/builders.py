@@ -12,10 +12,11 @@ from crdt.bus import MemoryBus, MemoryHub
 from crdt.canvas import CanvasDoc
 from crdt.database import create_engine
 from crdt.json import Json
-from crdt.room import Peer, Room, Touched
+from crdt.room import Peer, Room
 from crdt.rooms import RoomLimits, Rooms
 from crdt.store import SqlStore
 from crdt.tables import metadata
+from crdt.watch import Touched
 
 _ids = itertools.count(1000)
 

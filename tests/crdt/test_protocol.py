@@ -76,3 +76,16 @@ def test_an_unknown_message_type_ends_the_frame_but_is_no_error() -> None:
 def test_frames_split_into_the_messages_they_were_built_from(payloads: list[bytes]) -> None:
     wire = b"".join(map(protocol.binary_frame, payloads))
     assert list(protocol.split_frames(wire)) == payloads
+
+
+@given(st.binary(max_size=300), st.binary(max_size=3))
+def test_the_short_way_to_an_edit_is_the_long_one(update: bytes, behind: bytes) -> None:
+    frame = protocol.update_message(update) + behind
+    assert protocol.sole_edit(frame) == (None if behind else update)
+
+
+@given(st.binary(max_size=12).map(lambda tail: b"\0\2" + tail))
+def test_the_short_way_takes_nothing_that_the_long_one_refuses(frame: bytes) -> None:
+    edit = protocol.sole_edit(frame)
+    if edit is not None:
+        assert list(protocol.parse(frame)) == [SyncUpdate(edit, step2=False)]

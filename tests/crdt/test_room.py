@@ -1,5 +1,8 @@
 import asyncio
+import gc
 import json
+import weakref
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given, settings
@@ -8,7 +11,7 @@ from pycrdt import Array, Doc, Map, Text
 
 from crdt import canvas, protocol
 from crdt.protocol import AwarenessUpdate, SyncUpdate
-from crdt.room import CLOSE_BAD_MESSAGE, KEEPER_BASE, Origin
+from crdt.room import CLOSE_BAD_MESSAGE, CROWD, KEEPER_BASE, Origin
 from tests.crdt.builders import Client, Recorder, RecordingSocket, awareness
 
 
@@ -281,4 +284,45 @@ async def test_updates_from_the_bus_are_told_to_peers_but_not_stored() -> None:
     room.flush()
     a.pull()
     assert canvas.node_ids(a.doc) == ["n"]
+    assert recorder.stored == []
+
+
+async def test_cursors_of_a_crowd_are_told_even_when_the_timer_fires_early(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Event loops round: a timer that fired a little before its time left everybody's cursors where they were."""
+    room = Recorder().room()
+    clients = [Client(room) for _ in range(CROWD + 2)]
+    armed: list[object] = []
+    monkeypatch.setattr(
+        room, "_loop", SimpleNamespace(time=lambda: 100.0, call_at=lambda _due, call: armed.append(call))
+    )
+    for clock in (1, 2):
+        room.receive(clients[0].peer, awareness(7, clock, f'{{"n":{clock}}}'))
+        early = armed.pop()
+        assert callable(early)
+        early()
+    assert not room.presence.dirty
+    (told,) = [m for m in clients[1].pull() if isinstance(m, AwarenessUpdate)][-1].entries
+    assert told.state == '{"n":2}'
+
+
+async def test_a_room_that_was_let_go_is_freed_at_once() -> None:
+    """A document holds its observers where the garbage collector cannot see them."""
+    room = Recorder().room()
+    Client(room).add_node("n")
+    room.flush()
+    await asyncio.sleep(0)
+    room.dispose()
+    gone = weakref.ref(room)
+    del room
+    gc.collect()
+    assert gone() is None
+
+
+async def test_a_write_to_a_room_that_was_let_go_reaches_nobody_and_is_not_stored() -> None:
+    recorder = Recorder()
+    room = recorder.room()
+    room.dispose()
+    with room.transact() as doc:
+        canvas.nodes_of(doc)["n"] = Map({"data": Map()})
+    assert not room.apply(room.state(), Origin.BUS)
     assert recorder.stored == []

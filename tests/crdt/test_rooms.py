@@ -1,4 +1,5 @@
 import asyncio
+import weakref
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
@@ -15,9 +16,9 @@ from crdt.catalog import Catalog
 from crdt.errors import InvalidRoomId, RoomUnavailable
 from crdt.json import Json
 from crdt.room import KEEPER_BASE, Origin, Room
-from crdt.rooms import RoomLimits, Rooms
+from crdt.rooms import SLICE, RoomLimits, Rooms
 from crdt.store import SqlStore
-from crdt.tables import document_updates, documents
+from crdt.tables import document_updates, documents, workflow_nodes
 from tests.crdt.builders import Client, database, running_rooms
 
 QUICK = RoomLimits(grace_s=0.0, mirror_after_s=0.0, tick_s=60.0)
@@ -273,3 +274,38 @@ async def test_an_update_from_sql_is_not_stored_again(engine: AsyncEngine) -> No
         canvas.nodes_of(other)["n"] = Map({"data": Map()})
         room.apply(other.get_update(), Origin.LOAD)
         assert not rooms.journal.holds("r")
+
+
+async def test_a_change_made_while_a_large_canvas_is_mirrored_is_mirrored_as_well(sqlite_engine: AsyncEngine) -> None:
+    async with running_rooms(sqlite_engine) as rooms, rooms.use("r") as room:
+        with room.transact() as doc:
+            for number in range(2 * SLICE + 1):
+                canvas.nodes_of(doc)[f"n{number}"] = Map({"data": Map({"prompt": "fox"})})
+        await rooms.journal.flushed("r")
+        mirroring = asyncio.create_task(rooms.flush("r"))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        with room.transact() as doc:
+            for number in range(2 * SLICE + 1):
+                canvas.nodes_of(doc)[f"n{number}"]["data"]["prompt"] = "owl"
+        await mirroring
+        await rooms.flush("r")
+        async with sqlite_engine.connect() as connection:
+            stored = (await connection.execute(sa.select(workflow_nodes.c.node_data))).scalars().all()
+        assert [data["prompt"] for data in stored] == ["owl"] * (2 * SLICE + 1)
+
+
+async def test_a_room_that_is_let_go_is_freed(sqlite_engine: AsyncEngine) -> None:
+    async with running_rooms(sqlite_engine, limits=QUICK) as rooms:
+        listener = Listener()
+        rooms.listener = listener
+        async with rooms.use("r") as room:
+            Client(room).add_node("n")
+            freed = asyncio.Event()
+            weakref.finalize(room, freed.set)
+            for peer in tuple(room.peers):
+                room.leave(peer)
+        del room, peer
+        await listener.closed.wait()
+        async with asyncio.timeout(10):
+            await freed.wait()

@@ -1,13 +1,17 @@
 import asyncio
+import datetime as dt
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from crdt.catalog import Catalog
 from crdt.rows import EdgeRow, Mirror, NodeRow
+from crdt.sqlite_log import SqliteLog
 from crdt.store import SqlStore, pack, unpack
 from crdt.tables import document_updates, documents, processes, workflow_edges, workflow_nodes
 from tests.crdt.builders import database
@@ -55,6 +59,19 @@ async def test_concurrent_appends_in_opposite_order_leave_no_hole_and_do_not_dea
     given = await asyncio.gather(*(store.append(orders[n % 2]) for n in range(20)))
     for room in ("r", "s"):
         assert sorted(numbers[room] for numbers in given) == list(range(1, 21))
+
+
+async def test_an_append_to_a_room_that_is_not_there_writes_nothing(store: SqlStore) -> None:
+    with pytest.raises(KeyError):
+        await store.append({"r": [b"a"], "unknown": [b"b"]})
+    assert await store.append({"r": [b"c"]}) == {"r": 1}
+
+
+async def test_a_log_row_says_when_it_was_written(store: SqlStore, engine: AsyncEngine) -> None:
+    await store.append({"r": [b"a"]})
+    async with engine.connect() as connection:
+        (at,) = (await connection.execute(sa.select(document_updates.c.at))).scalars()
+    assert abs((dt.datetime.now(dt.UTC) - at).total_seconds()) < 60
 
 
 async def test_a_snapshot_replaces_the_log_it_covers_and_only_that(store: SqlStore) -> None:
@@ -171,3 +188,10 @@ async def test_the_log_is_empty_after_a_full_snapshot(store: SqlStore, engine: A
     async with engine.connect() as connection:
         count = sa.select(sa.func.count()).select_from(document_updates)
         assert (await connection.execute(count)).scalar_one() == 0
+
+
+async def test_a_database_that_refuses_an_append_is_told_as_such(tmp_path: Path) -> None:
+    """The journal keeps what was refused and tries again."""
+    log = SqliteLog(str(tmp_path / "empty.db"))
+    with pytest.raises(OperationalError):
+        await log.append({"r": b"row"}, dt.datetime.now(dt.UTC))

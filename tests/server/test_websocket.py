@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import itertools
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -10,15 +11,21 @@ from types import SimpleNamespace
 import pytest
 import uvicorn
 import websockets
+from hypothesis import given
+from hypothesis import strategies as st
 from pycrdt import Doc, Map
 from starlette.applications import Starlette
 from starlette.routing import WebSocketRoute
+from starlette.types import Receive, Scope, Send
+from uvicorn.server import ServerState
 from websockets.asyncio.client import ClientConnection
+from websockets.frames import Frame, Opcode
 
 from crdt import canvas, protocol
 from crdt.canvas import CanvasDoc
 from crdt.protocol import AwarenessUpdate, SyncStep1, SyncUpdate
-from crdt.room import CLOSE_BAD_MESSAGE
+from crdt.room import CLOSE_BAD_MESSAGE, Room
+from crdt.room import Peer as RoomPeer
 from crdt.rooms import Rooms
 from server.origins import Origins
 from server.websocket import CLOSE_BAD_ROOM, CLOSE_TEXT, RoomProtocol, websocket_endpoint
@@ -225,6 +232,157 @@ async def test_a_reader_that_stalls_converges_when_it_reads_again(site: Site) ->
         slow.connection.transport.resume_reading()
         await slow.has("n39")
         assert canvas.read_flow(slow.doc) == canvas.read_flow(writer.doc)
+
+
+UPGRADE = (
+    b"GET /ws/r HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: MDEyMzQ1Njc4OWFiY2RlZg==\r\n\r\n"
+)
+
+
+class Pipe(asyncio.Transport):
+    """Keeps what the server writes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.written = bytearray()
+        self.answered = asyncio.Event()
+        self.closing = False
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        self.written += data
+        self.answered.set()
+
+    def is_closing(self) -> bool:
+        return self.closing
+
+    def close(self) -> None:
+        self.closing = True
+
+    def pause_reading(self) -> None: ...
+
+    def resume_reading(self) -> None: ...
+
+
+class Listening(Room):
+    """Keeps the messages it is given."""
+
+    def __init__(self) -> None:
+        self.id = "r"
+        self.heard: list[bytes] = []
+
+    def hush(self, peer: RoomPeer) -> None: ...
+
+    def receive(self, peer: RoomPeer, frame: bytes) -> None:
+        self.heard.append(frame)
+        if frame == b"enough":
+            peer.socket.close(CLOSE_BAD_MESSAGE, "enough")
+
+
+async def accept(_scope: Scope, receive: Receive, send: Send) -> None:
+    await receive()
+    await send({"type": "websocket.accept"})
+    await receive()
+
+
+@asynccontextmanager
+async def connected(room: Listening, *, max_bytes: int = 1000) -> AsyncIterator[tuple[RoomProtocol, Pipe]]:
+    """A protocol after the handshake, lent to the room, without a network."""
+    config = uvicorn.Config(
+        accept, ws=RoomProtocol, ws_max_size=max_bytes, ws_ping_interval=None, lifespan="off", log_config=None
+    )
+    config.load()
+    native, pipe = RoomProtocol(config, ServerState(), {}), Pipe()
+    native.connection_made(pipe)
+    native.data_received(UPGRADE)
+    (serving,) = native.tasks
+    await pipe.answered.wait()
+    native.attach(room, RoomPeer(native))
+    pipe.written.clear()
+    yield native, pipe
+    native.connection_lost(None)
+    await serving
+    if native.close_timer is not None:
+        native.close_timer.cancel()
+
+
+def client_bytes(*frames: Frame) -> bytes:
+    return b"".join(frame.serialize(mask=True) for frame in frames)
+
+
+message_in_parts = st.lists(st.binary(max_size=300), min_size=1, max_size=3).filter(any)
+sent_frames = st.lists(
+    st.one_of(
+        message_in_parts.map(
+            lambda parts: [Frame(Opcode.CONT if index else Opcode.BINARY, part) for index, part in enumerate(parts)]
+        ),
+        st.binary(max_size=20).map(lambda data: [Frame(Opcode.PING, data)]),
+    ),
+    max_size=6,
+)
+
+
+@given(groups=sent_frames, cuts=st.lists(st.integers(0, 2000), max_size=12))
+async def test_messages_are_read_alike_however_the_stream_is_cut(groups: list[list[Frame]], cuts: list[int]) -> None:
+    frames = [
+        Frame(frame.opcode, frame.data, fin=index == len(group) - 1)
+        for group in groups
+        for index, frame in enumerate(group)
+    ]
+    stream = client_bytes(*frames)
+    messages = [b"".join(frame.data for frame in group) for group in groups if group[0].opcode is Opcode.BINARY]
+    pings = [group[0].data for group in groups if group[0].opcode is Opcode.PING]
+    room = Listening()
+    async with connected(room) as (native, pipe):
+        edges = [0, *sorted(cut for cut in cuts if cut < len(stream)), len(stream)]
+        for start, end in itertools.pairwise(edges):
+            if start < end:
+                native.data_received(stream[start:end])
+        assert room.heard == messages
+        assert bytes(pipe.written) == b"".join(Frame(Opcode.PONG, data).serialize(mask=False) for data in pings)
+
+
+@pytest.mark.parametrize(
+    ("hostile", "code"),
+    [
+        (Frame(Opcode.BINARY, b"x" * 1001).serialize(mask=True), 1009),
+        (Frame(Opcode.BINARY, b"x" * 1001).serialize(mask=True)[:8], 1009),
+        (Frame(Opcode.BINARY, b"unmasked").serialize(mask=False), 1002),
+        (b"\xc2\x81\0\0\0\0x", 1002),
+        (client_bytes(Frame(Opcode.BINARY, b"a", fin=False), Frame(Opcode.BINARY, b"b")), 1002),
+        (client_bytes(Frame(Opcode.CONT, b"of nothing")), 1002),
+        (b"\x82\xff" + b"\xff" * 8, 1009),
+    ],
+    ids=["large", "large, its head", "unmasked", "reserved bit", "message in message", "part of nothing", "too long"],
+)
+async def test_a_hostile_frame_ends_the_connection_and_nothing_behind_it_is_heard(hostile: bytes, code: int) -> None:
+    room = Listening()
+    async with connected(room) as (native, pipe):
+        native.data_received(client_bytes(Frame(Opcode.BINARY, b"good")) + hostile)
+        native.data_received(client_bytes(Frame(Opcode.BINARY, b"late")))
+        assert room.heard == [b"good"]
+        assert pipe.written[0] == 0x88
+        assert int.from_bytes(pipe.written[2:4]) == code
+
+
+async def test_nothing_is_heard_of_a_client_that_was_told_to_go() -> None:
+    room = Listening()
+    async with connected(room) as (native, _pipe):
+        tail = client_bytes(Frame(Opcode.BINARY, b"late"))
+        native.data_received(client_bytes(Frame(Opcode.BINARY, b"enough"), Frame(Opcode.BINARY, b"late")) + tail[:1])
+        native.data_received(tail[1:])
+        assert room.heard == [b"enough"]
+
+
+async def test_what_came_before_the_room_was_open_is_heard_first() -> None:
+    room = Listening()
+    async with connected(Listening()) as (native, _pipe):
+        native._attached = None
+        native.data_received(client_bytes(Frame(Opcode.BINARY, b"first"), Frame(Opcode.BINARY, b"second"))[:-3])
+        native.attach(room, RoomPeer(native))
+        native.data_received(client_bytes(Frame(Opcode.BINARY, b"second"))[-3:])
+        assert room.heard[0] == b"first"
+        assert len(room.heard) == 2
 
 
 async def test_stopping_tells_every_client_to_come_back(site: Site) -> None:
