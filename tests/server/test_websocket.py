@@ -385,6 +385,14 @@ async def test_what_came_before_the_room_was_open_is_heard_first() -> None:
         assert len(room.heard) == 2
 
 
+async def test_a_connection_that_ended_keeps_no_room() -> None:
+    """It lies in reference cycles, and what it refers to would wait for the garbage collector with it."""
+    async with connected(Listening()) as (native, _pipe):
+        native.connection_lost(None)
+        assert not {"_room", "_peer"} & vars(native).keys()
+        native.connections.add(native)
+
+
 async def test_stopping_tells_every_client_to_come_back(site: Site) -> None:
     async with site.connect() as a:
         await a.sync()
