@@ -8,7 +8,7 @@ vector: when it drains it is sent what it lacks.
 import asyncio
 import logging
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum
@@ -17,7 +17,7 @@ from typing import Any, Protocol
 from pycrdt import Doc, TransactionEvent, get_update
 
 from crdt import protocol
-from crdt.canvas import CanvasDoc, edges_of, meta_of, nodes_of
+from crdt.canvas import INTENT_KEY, CanvasDoc, edges_of, meta_of, nodes_of
 from crdt.errors import BadUpdate, ProtocolError
 from crdt.json import Json
 from crdt.presence import Presence
@@ -32,6 +32,7 @@ CROWD = 30
 """From this many peers on, awareness alone waits for a tick."""
 AWARENESS_TICK_S = 0.02
 BEHIND_LIMIT_S = 10.0
+READ_ONLY = "read-only: this token may look, not edit"
 CLOSE_BAD_MESSAGE, CLOSE_TRY_AGAIN, CLOSE_RESTART = 4400, 1013, 1012
 
 
@@ -60,6 +61,11 @@ class Peer:
 
     socket: Socket
     read_only: bool = False
+    """Sees everything and changes nothing; told so by a permission-denied message, and never disconnected for it."""
+    person: Mapping[str, str] | None = None
+    """{id, name?} of who it is known to be; None of a peer that nobody vouches for."""
+    refused: Callable[[], None] | None = None
+    """Called for each edit that was refused."""
     behind: bytes | None = None
     """The state vector at the moment its transport filled up; None while it keeps up."""
     behind_timer: asyncio.TimerHandle | None = None
@@ -104,6 +110,9 @@ class Room:
         self.cursor = 0
         self.presence = Presence()
         self.doc: CanvasDoc
+        self.askers: dict[str, Mapping[str, str]] = {}
+        """Who put the request into a node that holds one, as far as somebody vouches for them; the keeper clears it."""
+        self._author: Mapping[str, str] | None = None
         self._stored = stored
         self._changed = changed
         self._loop = asyncio.get_running_loop()
@@ -130,9 +139,16 @@ class Room:
 
     # Peers
 
-    def enter(self, socket: Socket, *, read_only: bool = False) -> Peer:
-        """Take a client in: it is told our state vector and who is present."""
-        peer = Peer(socket, read_only)
+    def enter(
+        self,
+        socket: Socket,
+        *,
+        read_only: bool = False,
+        person: Mapping[str, str] | None = None,
+        refused: Callable[[], None] | None = None,
+    ) -> Peer:
+        """Take a client in: it is told our state vector and who is present; see `Peer` for the options."""
+        peer = Peer(socket, read_only, person, refused)
         self.flush()
         self.peers.add(peer)
         hello = binary_frame(protocol.step1_message(self.doc.get_state()))
@@ -169,7 +185,9 @@ class Room:
         match message:
             case SyncUpdate(update):
                 if not peer.read_only:
-                    self.apply(update, Origin.PEER)
+                    self.apply(update, Origin.PEER, peer.person)
+                elif self._brings_something(update):
+                    self._refuse(peer)
             case AwarenessUpdate(entries):
                 peer.refused_states += self.presence.receive(peer, entries)
                 self._schedule_awareness()
@@ -177,7 +195,7 @@ class Room:
                 self._answer(peer, state_vector)
             case QueryAwareness():
                 peer.socket.write(binary_frame(protocol.awareness_message(self.presence.everyone())))
-            case _:
+            case _:  # Also a permission denied: nothing of ours can be denied by a client.
                 logger.debug("unknown message", extra={"action": "unknown_message", "room": self.id})
 
     def _answer(self, peer: Peer, state_vector: bytes) -> None:
@@ -196,11 +214,16 @@ class Room:
 
     # Edits
 
-    def apply(self, update: bytes, origin: Origin) -> bool:
+    def apply(self, update: bytes, origin: Origin, author: Mapping[str, str] | None = None) -> bool:
         """Apply an update and tell every peer of it.
 
         The raw bytes go on and are stored, not what the document made of them: an update whose parent is still to
         come emits nothing. One that brings nothing is dropped.
+
+        Args:
+            update: Yjs update (v1).
+            origin: Where it comes from.
+            author: See `Peer.person`.
 
         Returns:
             Whether it changed anything.
@@ -209,6 +232,7 @@ class Room:
             BadUpdate: It cannot be applied; the document is unchanged.
 
         """
+        self._author = author
         try:
             self.doc.apply_update(update)
         except (KeyboardInterrupt, SystemExit):
@@ -216,6 +240,8 @@ class Room:
         except BaseException as error:
             # A panic inside yrs arrives as a BaseException that is no Exception.
             raise BadUpdate("not a Yjs update, or one this document refuses") from error
+        finally:
+            self._author = None
         if self._take_emitted() is None and not self._waits(update):
             return False
         self._tell(update)
@@ -223,6 +249,32 @@ class Room:
             self._stored(self, update)
         self._report(server=False)
         return True
+
+    def _refuse(self, peer: Peer) -> None:
+        if peer.refused is not None:
+            peer.refused()
+        if peer.behind is None:
+            peer.socket.write(binary_frame(protocol.denied_message(READ_ONLY)))
+
+    def _brings_something(self, update: bytes) -> bool:
+        """Whether an update would change the document; nothing is applied.
+
+        Raises:
+            BadUpdate: It is none.
+
+        """
+        state_vector = self.doc.get_state()
+        try:
+            lacking = protocol.deleted_ranges(get_update(update, state_vector))
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:
+            raise BadUpdate("not a Yjs update") from error
+        if not lacking:
+            return lacking is None
+        # A delete set travels whole, so a client that has seen everything sends what is deleted here already.
+        known = protocol.deleted_ranges(self.doc.get_update(state_vector))
+        return known is None or not protocol.covers(known, lacking)
 
     def _waits(self, update: bytes) -> bool:
         """Whether an update that emitted nothing holds something the document lacks: its parent is still to come."""
@@ -276,6 +328,8 @@ class Room:
             path = event.path
             # A peer may have put an array or a text where a map belongs; only maps have keys.
             keys = getattr(event, "keys", {})
+            if self._author is not None:
+                self.askers.update(dict.fromkeys(_asked(path, keys), self._author))
             if not path:
                 self._touched_nodes.update(keys)
                 self._touched_data.update(keys)
@@ -414,3 +468,17 @@ class Room:
             peer.socket.close(code, reason)
         if self._awareness_timer is not None:
             self._awareness_timer.cancel()
+
+
+def _asked(path: list[Any], keys: Collection[str]) -> Collection[str]:
+    """Ids of nodes into which one event of `nodes` may have put a request."""
+    match path:
+        case []:
+            return keys
+        case [str(node_id)] if "data" in keys:
+            return [node_id]
+        case [str(node_id), "data"] if INTENT_KEY in keys:
+            return [node_id]
+        case [str(node_id), "data", key, *_] if key == INTENT_KEY:
+            return [node_id]
+    return ()
