@@ -126,7 +126,7 @@ async def test_a_read_only_data_folder_is_told(read_only: Path) -> None:
     ("arguments", "settings", "told"),
     [
         (["--host", "192.0.2.1"], {}, "HOST is 192.0.2.1"),
-        ([], {"DARKROOM_SECRET": "hunter2"}, "DARKROOM_SECRET is set"),
+        ([], {"DARKROOM_SECRET": "hunter2"}, "DARKROOM_SECRET: must be at least 32 bytes long"),
         ([], {"DATABASE_URL": "mysql://h/d"}, "DATABASE_URL: 'mysql' is not supported"),
         ([], {"DEFAULT_PROVIDER": "openai"}, "DEFAULT_PROVIDER, DEFAULT_MODEL: "),
         ([], {"DATABASE_URL": f"postgres://u:hunter2@127.0.0.1:{free_port()}/d"}, "DATABASE_URL: cannot use"),
