@@ -1,3 +1,4 @@
+import asyncio
 import contextlib
 import json
 import time
@@ -285,3 +286,35 @@ async def test_without_a_secret_there_are_no_tokens(tmp_path: Path) -> None:
         reply = await api.post(f"/api/workflows/{workflow_id}/share", {"role": "viewer"})
         assert (reply.status_code, "DARKROOM_SECRET" in reply.json()["detail"]) == (409, True)
         assert (await api.post("/api/tokens", {"role": "viewer", "workflows": "*"})).status_code == 403
+
+
+async def test_an_event_stream_ends_with_its_token(tmp_path: Path) -> None:
+    settings = read_settings(data=tmp_path / "data", demo_delay_s=600, secret=SECRET)
+    async with running(settings, tmp_path / "page") as api, asyncio.timeout(20):
+        path = f"/api/workflows/{await made(api, 'n1')}/nodes/n1/runs"
+        job_id = (await call(api, "POST", path, {}, token())).json()["jobId"]
+        said = token("viewer", exp=time.time() - LEEWAY_S + 1)
+        headers = {**bearer(said), "accept": "text/event-stream"}
+        reply = await api.client.get(f"/api/images/jobs/{job_id}/events", headers=headers)
+        assert (reply.status_code, "completed" in reply.text) == (200, False)
+
+
+@pytest.mark.parametrize(
+    ("origin", "status"), [("http://other.example", 403), ("http://192.168.1.5:8000", 201), (None, 201)]
+)
+async def test_with_tokens_a_page_of_any_own_name_may_change_things(api: Api, origin: str | None, status: int) -> None:
+    headers = {**bearer(token()), "host": "192.168.1.5:8000"} | ({} if origin is None else {"origin": origin})
+    assert (await api.client.post("/api/workflows", json={}, headers=headers)).status_code == status
+
+
+async def test_pages_of_allowed_sites_may_send_tokens(tmp_path: Path) -> None:
+    site = "https://app.example"
+    settings = read_settings(data=tmp_path / "data", secret=SECRET, cors_origins=site)
+    async with running(settings, tmp_path / "page") as api:
+        asked = {"origin": site, "access-control-request-method": "GET"}
+        asked["access-control-request-headers"] = "authorization"
+        reply = await api.client.options("/api/workflows", headers=asked)
+        assert (reply.status_code, reply.headers["access-control-allow-origin"]) == (200, site)
+        assert "authorization" in reply.headers["access-control-allow-headers"].lower()
+        refused = await api.client.get("/api/workflows", headers={"origin": site})
+        assert (refused.status_code, refused.headers["access-control-allow-origin"]) == (401, site)
