@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol
 
-from pycrdt import Doc, get_update
+from pycrdt import Doc, get_update, merge_updates
 
 from crdt import protocol
 from crdt.canvas import CanvasDoc
@@ -33,6 +33,8 @@ CROWD = 30
 """From this many peers on, awareness alone waits for a tick."""
 AWARENESS_TICK_S = 0.02
 BEHIND_LIMIT_S = 10.0
+MAX_WAITING = 64
+"""Updates kept whose parent is still to come; of more, the oldest are left to the clients that made them."""
 READ_ONLY = "read-only: this token may look, not edit"
 CLOSE_BAD_MESSAGE, CLOSE_TRY_AGAIN, CLOSE_RESTART = 4400, 1013, 1012
 
@@ -113,6 +115,7 @@ class Room:
         self._join_tail_bytes = 0
         self._server_entry = AwarenessEntry(secrets.randbits(32), 0, "null")
         self._watch: Watch | None = None
+        self._waiting: list[bytes] = []
         self._set_doc(state, client_id)
 
     @property
@@ -197,11 +200,11 @@ class Room:
 
     def _answer(self, peer: Peer, state_vector: bytes) -> None:
         if state_vector != protocol.EMPTY_STATE_VECTOR:
-            peer.socket.write(binary_frame(protocol.step2_message(self._diff(state_vector))))
+            peer.socket.write(self._with_waiting(binary_frame(protocol.step2_message(self._diff(state_vector)))))
             return
         if self._join is None:
             self._join = binary_frame(protocol.step2_message(self.doc.get_update()))
-        peer.socket.write(b"".join((self._join, *self._join_tail)))
+        peer.socket.write(self._with_waiting(b"".join((self._join, *self._join_tail))))
 
     def _diff(self, state_vector: bytes) -> bytes:
         try:
@@ -244,11 +247,23 @@ class Room:
             raise BadUpdate("not a Yjs update, or one this document refuses") from error
         if not changed:
             return False
+        self._note_waiting(watch, update)
         self._tell(message)
         if origin is Origin.PEER:
             self._stored(self, update)
         self._report(watch, server=False)
         return True
+
+    def _note_waiting(self, watch: Watch, update: bytes) -> None:
+        if watch.waits:
+            self._waiting = [*self._waiting, update][-MAX_WAITING:]
+        elif self._waiting:
+            self._waiting = [older for older in self._waiting if watch.lacks(older)]
+
+    def _with_waiting(self, frames: bytes) -> bytes:
+        """Frames for a peer that catches up: the document's own encoding leaves out what waits for its parent."""
+        waiting = [binary_frame(protocol.update_message(update)) for update in self._waiting]
+        return b"".join((frames, *waiting)) if waiting else frames
 
     def _refuse(self, peer: Peer) -> None:
         if peer.refused is not None:
@@ -297,7 +312,8 @@ class Room:
 
     def state(self) -> bytes:
         """The whole document as one Yjs update (v1), with what waits for a parent."""
-        return self.doc.get_update()
+        whole = self.doc.get_update()
+        return merge_updates(whole, *self._waiting) if self._waiting else whole
 
     def rebase(self, fence: int | None) -> None:
         """Replace the document by itself under another client id: a new lease never reuses the id of an old one."""
@@ -311,6 +327,7 @@ class Room:
         if self._watch is not None:
             self._watch.drop()
         self.doc, self._watch = doc, Watch(doc, self.askers)
+        self._waiting = [update for update in state if self._watch.lacks(update)][-MAX_WAITING:]
 
     def _report(self, watch: Watch, *, server: bool) -> None:
         touched = watch.take_touched(server=server)
@@ -399,7 +416,7 @@ class Room:
         if peer.behind_timer is not None:
             peer.behind_timer.cancel()
             peer.behind_timer = None
-        lacking = binary_frame(protocol.update_message(self.doc.get_update(vector)))
+        lacking = self._with_waiting(binary_frame(protocol.update_message(self.doc.get_update(vector))))
         peer.socket.write(lacking + binary_frame(protocol.awareness_message(self.presence.everyone())))
 
     def _too_slow(self, peer: Peer) -> None:

@@ -41,6 +41,7 @@ class Watch:
         self._subscriptions: list[Any] = [raw.observe(self._transaction_ended)]
         self._subscriptions += [root(doc).integrated.observe_deep(observer) for root, observer in roots.items()]
         self._changed = False
+        self.waits = False
         self._emitted: bytes | None = None
         self._recording = False
         self._nodes: set[str] = set()
@@ -79,7 +80,8 @@ class Watch:
             finally:
                 transaction.drop()
                 self._author = None
-        return self._changed or self._waits(update)
+        self.waits = not self._changed and self.lacks(update)
+        return self._changed or self.waits
 
     def record(self) -> None:
         """Keep what the next transaction emits."""
@@ -101,8 +103,8 @@ class Watch:
         self._meta = False
         return touched
 
-    def _waits(self, update: bytes) -> bool:
-        """Whether an update that emitted nothing holds something the document lacks: its parent is still to come."""
+    def lacks(self, update: bytes) -> bool:
+        """Whether an update that was applied holds something the document lacks: its parent is still to come."""
         transaction = self._raw.create_transaction()
         try:
             state_vector = self._raw.get_state(transaction)

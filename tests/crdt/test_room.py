@@ -78,6 +78,32 @@ async def test_an_update_whose_parent_is_missing_is_kept_until_the_parent_comes(
     assert canvas.read_flow(again.doc) == canvas.read_flow(room.doc)
 
 
+async def test_what_waits_for_its_parent_is_in_snapshots_and_reaches_those_who_join_meanwhile() -> None:
+    """The document's own encoding leaves it out."""
+    author: canvas.CanvasDoc = Doc(client_id=5)
+    updates: list[bytes] = []
+    subscription = author.observe(lambda event: updates.append(event.update))
+    canvas.nodes_of(author)["n"] = Map({"data": Map()})
+    canvas.nodes_of(author)["n"]["data"]["label"] = "child"
+    subscription.drop()
+    child, parents = updates[-1], updates[:-1]
+    room = Recorder().room()
+    room.apply(child, Origin.PEER)
+    joiner = Client(room)
+    restarted = Recorder().room(room.state())
+    again = Recorder().room(restarted.state())
+    for parent in parents:
+        for one in (room, restarted, again):
+            one.apply(parent, Origin.PEER)
+    room.flush()
+    joiner.pull()
+    for doc in (room.doc, restarted.doc, again.doc, joiner.doc):
+        node = canvas.read_node(doc, "n")
+        assert node is not None
+        assert node.data == {"label": "child"}
+    assert room.state() == room.doc.get_update()
+
+
 async def test_a_read_only_peer_changes_nothing() -> None:
     recorder = Recorder()
     room = recorder.room()
