@@ -179,6 +179,10 @@ class RoomProtocol(WebSocketsSansIOProtocol):
         """Write no more: the endpoint, which leaves the room, only hears of it later in the turn."""
         self._hush()
         super().connection_lost(exc)
+        if self._attached is not None:
+            # This object is part of reference cycles and may stay for a while; the room must not stay with it.
+            self._attached = None
+            del self._room, self._peer
 
     def _hush(self) -> None:
         if self._attached is not None:
