@@ -2,6 +2,7 @@
 
 import datetime as dt
 import secrets
+from collections.abc import Collection
 from typing import Any
 
 import sqlalchemy as sa
@@ -39,11 +40,22 @@ class Catalog:
             query = sa.select(workflows.c.id).where(workflows.c.id == workflow_id)
             return (await connection.execute(query)).one_or_none() is not None
 
-    async def list_workflows(self, limit: int = 50, before: dt.datetime | None = None) -> list[WorkflowSummary]:
-        """Workflows, last changed first; `before` continues a list behind its last `updated_at`."""
+    async def list_workflows(
+        self, limit: int = 50, before: dt.datetime | None = None, only: Collection[str] | None = None
+    ) -> list[WorkflowSummary]:
+        """Workflows, last changed first.
+
+        Args:
+            limit: At most so many.
+            before: Continues a list behind its last `updated_at`.
+            only: Ids to choose from; None is every workflow.
+
+        """
         query = sa.select(workflows).order_by(workflows.c.updated_at.desc()).limit(limit)
         if before is not None:
             query = query.where(workflows.c.updated_at < before)
+        if only is not None:
+            query = query.where(workflows.c.id.in_(only))
         async with self._reading.connect() as connection:
             rows = (await connection.execute(query)).all()
             pictures = await self._pictures(connection, [row.id for row in rows])

@@ -12,6 +12,7 @@ from crdt.json import Json
 
 SYNC, AWARENESS, AUTH, QUERY_AWARENESS = 0, 1, 2, 3
 STEP1, STEP2, UPDATE = 0, 1, 2
+PERMISSION_DENIED = 0
 EMPTY_STATE_VECTOR = b"\x00"
 EMPTY_UPDATE = b"\x00\x00"
 """A Yjs update (v1) that holds nothing: no structs, no deletes."""
@@ -58,13 +59,20 @@ class QueryAwareness:
 
 
 @dataclass(frozen=True, slots=True)
+class PermissionDenied:
+    """What the peer just sent is refused; it stays connected (y-protocols auth)."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class UnknownMessage:
     """A message of a type this server does not know; the rest of its frame cannot be read."""
 
     kind: int
 
 
-Message = SyncStep1 | SyncUpdate | AwarenessUpdate | QueryAwareness | UnknownMessage
+Message = SyncStep1 | SyncUpdate | AwarenessUpdate | QueryAwareness | PermissionDenied | UnknownMessage
 
 
 class Reader:
@@ -148,6 +156,8 @@ def parse(frame: bytes) -> Iterator[Message]:
             yield parse_awareness(reader.var_bytes())
         elif kind == QUERY_AWARENESS:
             yield QueryAwareness()
+        elif kind == AUTH:
+            yield _auth(reader)
         else:
             yield UnknownMessage(kind)
             return
@@ -181,6 +191,13 @@ def _sync(reader: Reader) -> Message:
     if step in (STEP2, UPDATE):
         return SyncUpdate(reader.var_bytes(), step2=step == STEP2)
     raise ProtocolError(f"unknown sync step {step}")
+
+
+def _auth(reader: Reader) -> Message:
+    kind = reader.var_uint()
+    if kind == PERMISSION_DENIED:
+        return PermissionDenied(reader.var_string())
+    raise ProtocolError(f"unknown auth message {kind}")
 
 
 def parse_awareness(data: bytes) -> AwarenessUpdate:
@@ -219,6 +236,37 @@ def step2_message(update: bytes) -> bytes:
 def update_message(update: bytes) -> bytes:
     """An edit."""
     return bytes((SYNC, UPDATE)) + var_bytes(update)
+
+
+def denied_message(reason: str) -> bytes:
+    """Permission denied, as y-protocols auth has it: a stock client logs the reason and stays."""
+    return bytes((AUTH, PERMISSION_DENIED)) + var_bytes(reason.encode())
+
+
+def deleted_ranges(update: bytes) -> dict[int, list[tuple[int, int]]] | None:
+    """The delete set of an update (v1) without structs: (clock, length) by client; None of one that has structs.
+
+    Raises:
+        ProtocolError: Truncated.
+
+    """
+    reader = Reader(update)
+    if reader.var_uint() > 0:
+        return None
+    ranges: dict[int, list[tuple[int, int]]] = {}
+    for _ in range(reader.var_uint()):
+        client_id = reader.var_uint()
+        ranges[client_id] = [(reader.var_uint(), reader.var_uint()) for _ in range(reader.var_uint())]
+    return ranges
+
+
+def covers(known: dict[int, list[tuple[int, int]]], claimed: dict[int, list[tuple[int, int]]]) -> bool:
+    """Whether every claimed range lies inside known ones; known ranges are merged, as Yjs writes them."""
+    return all(
+        any(at <= clock and clock + length <= at + size for at, size in known.get(client_id, ()))
+        for client_id, ranges in claimed.items()
+        for clock, length in ranges
+    )
 
 
 def awareness_body(entries: Iterable[AwarenessEntry]) -> bytes:

@@ -8,13 +8,13 @@ vector: when it drains it is sent what it lacks.
 import asyncio
 import logging
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol
 
-from pycrdt import Doc, merge_updates
+from pycrdt import Doc, get_update, merge_updates
 
 from crdt import protocol
 from crdt.canvas import CanvasDoc
@@ -35,6 +35,7 @@ AWARENESS_TICK_S = 0.02
 BEHIND_LIMIT_S = 10.0
 MAX_WAITING = 64
 """Updates kept whose parent is still to come; of more, the oldest are left to the clients that made them."""
+READ_ONLY = "read-only: this token may look, not edit"
 CLOSE_BAD_MESSAGE, CLOSE_TRY_AGAIN, CLOSE_RESTART = 4400, 1013, 1012
 
 
@@ -63,6 +64,11 @@ class Peer:
 
     socket: Socket
     read_only: bool = False
+    """Sees everything and changes nothing; told so by a permission-denied message, and never disconnected for it."""
+    person: Mapping[str, str] | None = None
+    """{id, name?} of who it is known to be; None of a peer that nobody vouches for."""
+    refused: Callable[[], None] | None = None
+    """Called for each edit that was refused."""
     behind: bytes | None = None
     """The state vector at the moment its transport filled up; None while it keeps up."""
     behind_timer: asyncio.TimerHandle | None = None
@@ -94,6 +100,8 @@ class Room:
         self.cursor = 0
         self.presence = Presence()
         self.doc: CanvasDoc
+        self.askers: dict[str, Mapping[str, str]] = {}
+        """Who put the request into a node that holds one, as far as somebody vouches for them; the keeper clears it."""
         self._stored = stored
         self._changed = changed
         self._loop = asyncio.get_running_loop()
@@ -117,9 +125,16 @@ class Room:
 
     # Peers
 
-    def enter(self, socket: Socket, *, read_only: bool = False) -> Peer:
-        """Take a client in: it is told our state vector and who is present."""
-        peer = Peer(socket, read_only)
+    def enter(
+        self,
+        socket: Socket,
+        *,
+        read_only: bool = False,
+        person: Mapping[str, str] | None = None,
+        refused: Callable[[], None] | None = None,
+    ) -> Peer:
+        """Take a client in: it is told our state vector and who is present; see `Peer` for the options."""
+        peer = Peer(socket, read_only, person, refused)
         self.flush()
         self.peers.add(peer)
         # How to write is looked up once: with hundreds of peers, looking it up costs as much as writing.
@@ -156,7 +171,9 @@ class Room:
             edit = protocol.sole_edit(frame)
             if edit is not None:
                 if not peer.read_only:
-                    self._apply(edit, Origin.PEER, frame)
+                    self._apply(edit, Origin.PEER, frame, peer.person)
+                elif self._brings_something(edit):
+                    self._refuse(peer)
                 return
             for message in protocol.parse(frame):
                 self._receive(peer, message)
@@ -168,7 +185,9 @@ class Room:
         match message:
             case SyncUpdate(update):
                 if not peer.read_only:
-                    self.apply(update, Origin.PEER)
+                    self.apply(update, Origin.PEER, peer.person)
+                elif self._brings_something(update):
+                    self._refuse(peer)
             case AwarenessUpdate(entries):
                 peer.refused_states += self.presence.receive(peer, entries)
                 self._schedule_awareness()
@@ -176,7 +195,7 @@ class Room:
                 self._answer(peer, state_vector)
             case QueryAwareness():
                 peer.socket.write(binary_frame(protocol.awareness_message(self.presence.everyone())))
-            case _:
+            case _:  # Also a permission denied: nothing of ours can be denied by a client.
                 logger.debug("unknown message", extra={"action": "unknown_message", "room": self.id})
 
     def _answer(self, peer: Peer, state_vector: bytes) -> None:
@@ -195,11 +214,16 @@ class Room:
 
     # Edits
 
-    def apply(self, update: bytes, origin: Origin) -> bool:
+    def apply(self, update: bytes, origin: Origin, author: Mapping[str, str] | None = None) -> bool:
         """Apply an update and tell every peer of it.
 
         The raw bytes go on and are stored, not what the document made of them: an update whose parent is still to
         come emits nothing. One that brings nothing is dropped.
+
+        Args:
+            update: Yjs update (v1).
+            origin: Where it comes from.
+            author: See `Peer.person`.
 
         Returns:
             Whether it changed anything.
@@ -208,14 +232,14 @@ class Room:
             BadUpdate: It cannot be applied; the document is unchanged.
 
         """
-        return self._apply(update, origin, protocol.update_message(update))
+        return self._apply(update, origin, protocol.update_message(update), author)
 
-    def _apply(self, update: bytes, origin: Origin, message: bytes) -> bool:
+    def _apply(self, update: bytes, origin: Origin, message: bytes, author: Mapping[str, str] | None) -> bool:
         watch = self._watch
         if watch is None:
             return False
         try:
-            changed = watch.apply(update)
+            changed = watch.apply(update, author)
         except (KeyboardInterrupt, SystemExit):
             raise
         except BaseException as error:
@@ -240,6 +264,32 @@ class Room:
         """Frames for a peer that catches up: the document's own encoding leaves out what waits for its parent."""
         waiting = [binary_frame(protocol.update_message(update)) for update in self._waiting]
         return b"".join((frames, *waiting)) if waiting else frames
+
+    def _refuse(self, peer: Peer) -> None:
+        if peer.refused is not None:
+            peer.refused()
+        if peer.behind is None:
+            peer.socket.write(binary_frame(protocol.denied_message(READ_ONLY)))
+
+    def _brings_something(self, update: bytes) -> bool:
+        """Whether an update would change the document; nothing is applied.
+
+        Raises:
+            BadUpdate: It is none.
+
+        """
+        state_vector = self.doc.get_state()
+        try:
+            lacking = protocol.deleted_ranges(get_update(update, state_vector))
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:
+            raise BadUpdate("not a Yjs update") from error
+        if not lacking:
+            return lacking is None
+        # A delete set travels whole, so a client that has seen everything sends what is deleted here already.
+        known = protocol.deleted_ranges(self.doc.get_update(state_vector))
+        return known is None or not protocol.covers(known, lacking)
 
     @contextmanager
     def transact(self) -> Iterator[CanvasDoc]:
@@ -276,7 +326,7 @@ class Room:
             doc.apply_update(update)
         if self._watch is not None:
             self._watch.drop()
-        self.doc, self._watch = doc, Watch(doc)
+        self.doc, self._watch = doc, Watch(doc, self.askers)
         self._waiting = [update for update in state if self._watch.lacks(update)][-MAX_WAITING:]
 
     def _report(self, watch: Watch, *, server: bool) -> None:

@@ -410,6 +410,7 @@ class Rooms:
         entry.edges |= touched.edges
         entry.meta |= touched.meta
         if not room.is_keeper:
+            room.askers.clear()
             return
         self._mirror_later(entry)
         if self.listener is not None and touched.data:

@@ -3,13 +3,14 @@
 The private parts of pycrdt used here are pinned by the version in pyproject.toml and by tests/crdt/test_room.py.
 """
 
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from pycrdt import get_update
 
 from crdt import protocol
-from crdt.canvas import CanvasDoc, edges_of, meta_of, nodes_of
+from crdt.canvas import INTENT_KEY, CanvasDoc, edges_of, meta_of, nodes_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +34,7 @@ class Watch:
     itself, its document and whatever it refers to for ever.
     """
 
-    def __init__(self, doc: CanvasDoc) -> None:
+    def __init__(self, doc: CanvasDoc, askers: dict[str, Mapping[str, str]]) -> None:
         raw = doc._doc  # noqa: SLF001 - see the module
         roots = {nodes_of: self._nodes_changed, edges_of: self._edges_changed, meta_of: self._meta_changed}
         self._raw = raw
@@ -47,6 +48,8 @@ class Watch:
         self._data: set[str] = set()
         self._edges: set[str] = set()
         self._meta = False
+        self._askers = askers
+        self._author: Mapping[str, str] | None = None
 
     def drop(self) -> None:
         """Stop observing, and let go of the document."""
@@ -55,14 +58,19 @@ class Watch:
         self._subscriptions.clear()
         del self._raw
 
-    def apply(self, update: bytes) -> bool:
+    def apply(self, update: bytes, author: Mapping[str, str] | None = None) -> bool:
         """Apply an update (v1).
+
+        Args:
+            update: What to apply.
+            author: Noted for each node into which the update puts a request.
 
         Returns:
             Whether the document changed, or now holds something that waits for a parent still to come.
 
         """
         self._changed = False
+        self._author = author
         transaction = self._raw.create_transaction()
         try:
             self._raw.apply_update(transaction, update)
@@ -71,6 +79,7 @@ class Watch:
                 transaction.commit()
             finally:
                 transaction.drop()
+                self._author = None
         self.waits = not self._changed and self.lacks(update)
         return self._changed or self.waits
 
@@ -116,6 +125,8 @@ class Watch:
             path = event.path
             # A peer may have put an array or a text where a map belongs; only maps have keys.
             keys = getattr(event, "keys", {})
+            if self._author is not None:
+                self._askers.update(dict.fromkeys(_asked(path, keys), self._author))
             if not path:
                 self._nodes.update(keys)
                 self._data.update(keys)
@@ -131,3 +142,17 @@ class Watch:
 
     def _meta_changed(self, _events: list[Any]) -> None:
         self._meta = True
+
+
+def _asked(path: list[Any], keys: Collection[str]) -> Collection[str]:
+    """Ids of nodes into which one event of `nodes` may have put a request."""
+    match path:
+        case []:
+            return keys
+        case [str(node_id)] if "data" in keys:
+            return [node_id]
+        case [str(node_id), "data"] if INTENT_KEY in keys:
+            return [node_id]
+        case [str(node_id), "data", key, *_] if key == INTENT_KEY:
+            return [node_id]
+    return ()

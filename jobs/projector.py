@@ -7,7 +7,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Coroutine, Iterable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -77,6 +77,7 @@ class Projector:
         store: Keeps pasted pictures.
         tick_s: Between two looks at SQL for what no hint told (seconds).
         notice_interval_s: Between two writes of the server's awareness state (seconds).
+        vouched: Whether access tokens say who everybody is; what an intent says of its author is then not believed.
 
     """
 
@@ -90,6 +91,7 @@ class Projector:
         *,
         tick_s: float = TICK_S,
         notice_interval_s: float = 0.25,
+        vouched: bool = False,
     ) -> None:
         self._rooms = rooms
         self._runs = runs
@@ -98,6 +100,7 @@ class Projector:
         self._store = store
         self._tick_s = tick_s
         self._notice_interval_s = notice_interval_s
+        self._vouched = vouched
         self._canvases: dict[str, _Canvas] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -249,8 +252,8 @@ class Projector:
                 known.notices.drop(run.node_id)
 
     def _write(self, known: _Canvas, nodes: Iterable[str]) -> None:
-        room = known.room
-        found = {node_id: node for node_id in nodes if (node := canvas.read_node(room.doc, node_id)) is not None}
+        room, names = known.room, set(nodes)
+        found = {node_id: node for node_id in names if (node := canvas.read_node(room.doc, node_id)) is not None}
         patches = {
             node_id: patch for node_id, node in found.items() if (patch := self._patch(known, node_id, node.data))
         }
@@ -258,6 +261,9 @@ class Projector:
             with room.transact() as doc:
                 for node_id, patch in patches.items():
                     canvas.patch_data(doc, node_id, patch)
+        for node_id in room.askers.keys() & names:
+            if node_id not in found or INTENT_KEY not in found[node_id].data:
+                del room.askers[node_id]
         for node_id, node in found.items():
             if INTENT_KEY in node.data:
                 self._take_intent(known, node_id, node.data[INTENT_KEY])
@@ -293,14 +299,19 @@ class Projector:
         intent_id = intent_id_of(value) or ""
         if (node_id, intent_id) not in known.at_work:
             known.at_work.add((node_id, intent_id))
-            self._spawn(self._do_intent(known, node_id, intent_id, value))
+            self._spawn(self._do_intent(known, node_id, intent_id, value, known.room.askers.get(node_id, {})))
 
-    async def _do_intent(self, known: _Canvas, node_id: str, intent_id: str, value: Json) -> None:
+    async def _do_intent(
+        self, known: _Canvas, node_id: str, intent_id: str, value: Json, asker: Mapping[str, str]
+    ) -> None:
         facts = {"node_id": node_id, "request_id": intent_id}
         async with self._trying_again(known, node_id, intent_id, "intent_delayed"):
             try:
+                intent = parse_intent(value)
+                if self._vouched:
+                    intent = replace(intent, by=asker)
                 async with asyncio.timeout(LIMIT_S):
-                    await self._ask(known.room.id, node_id, parse_intent(value))
+                    await self._ask(known.room.id, node_id, intent)
             except Exception as error:
                 if passing(error):
                     raise
@@ -315,6 +326,9 @@ class Projector:
                     extra={"action": "intent_refused", "room": known.room.id, "reason": refusal.code, **facts},
                 )
             self._replace(known, node_id, INTENT_KEY, value, DELETE)
+            node = canvas.read_node(known.room.doc, node_id)
+            if node is None or INTENT_KEY not in node.data:
+                known.room.askers.pop(node_id, None)
 
     # Pasted pictures
 

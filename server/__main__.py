@@ -1,4 +1,4 @@
-"""The command line: `darkroom serve`."""
+"""The command line: `darkroom serve`, `darkroom token`."""
 
 import argparse
 import asyncio
@@ -17,6 +17,8 @@ from typing import Final
 import uvicorn
 from starlette.applications import Starlette
 
+from crdt.rooms import ROOM_ID
+from server.access import EVERY, MAX_NAME_CHARS, MAX_WORKFLOWS, Access, Grant, Role
 from server.app import create_app, version
 from server.errors import StartupError
 from server.logs import set_up_logging
@@ -34,6 +36,9 @@ STOP_LIMIT_S: Final = 30.0
 """After so long a stop that hangs is cut short: what is committed is safe, and the rest is found by the next start."""
 _BACKLOG: Final = 2048
 _BAD_START: Final = 2
+_DAY_S: Final = 24 * 3600
+_MOST_DAYS: Final = 366
+"""Programs that live longer than people's tokens get theirs from whoever has the secret."""
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -41,6 +46,8 @@ def main(arguments: Sequence[str] | None = None, parts: Parts | None = None) -> 
     """Run the command line, with `parts` in place of the usual ones; the exit code."""
     options = _parser().parse_args(arguments)
     try:
+        if options.command == "token":
+            return _print_token(options)
         settings = read_settings(host=options.host, port=options.port)
         set_up_logging(settings.log_level, settings.log_format)
         listener = bind(settings.host, settings.port)
@@ -50,6 +57,30 @@ def main(arguments: Sequence[str] | None = None, parts: Parts | None = None) -> 
     except StartupError as error:
         sys.stderr.write(f"darkroom: {error}\n")
         return _BAD_START
+
+
+def _print_token(options: argparse.Namespace) -> int:
+    """Write a new access token to stdout, alone on its line.
+
+    Raises:
+        StartupError: Says what to do about it.
+
+    """
+    settings = read_settings()
+    if settings.token_secret is None:
+        raise StartupError("DARKROOM_SECRET: set it to what the server has; without it no tokens are used")
+    workflows = None if options.workflows == EVERY else frozenset(filter(None, options.workflows.split(",")))
+    for workflow_id in workflows or ():
+        if ROOM_ID.fullmatch(workflow_id) is None:
+            raise StartupError(f"--workflows: no workflow can have the id {workflow_id!r}")
+    if workflows is not None and not workflows:
+        raise StartupError("--workflows: name some, comma separated, or '*' for all")
+    if len(workflows or ()) > MAX_WORKFLOWS:
+        raise StartupError(f"--workflows: at most {MAX_WORKFLOWS}, or '*' for all")
+    grant = Grant(Role(options.role), workflows, options.name[:MAX_NAME_CHARS], options.sub[:MAX_NAME_CHARS])
+    token, _ = Access(settings.token_secret).issue(grant, options.days * _DAY_S)
+    sys.stdout.write(f"{token}\n")
+    return 0
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -176,7 +207,25 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("--host", help="address to listen on (HOST, 127.0.0.1)")
     serve.add_argument("--port", type=int, help="port to listen on, 0 for a free one (PORT, 8000)")
     serve.add_argument("--role", choices=("all",), default="all", help="what this process does: page, rooms and jobs")
+    _add_token_command(commands)
     return parser
+
+
+def _add_token_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    about = "Make an access token, signed with DARKROOM_SECRET, and write it to stdout."
+    token = commands.add_parser("token", help="make an access token", description=about)
+    token.add_argument("--role", choices=[role.value for role in Role], default=Role.EDITOR.value)
+    token.add_argument("--workflows", default=EVERY, help="ids, comma separated, or '*' for all (the default)")
+    token.add_argument("--name", default="", help="who it is for, as others see it")
+    token.add_argument("--sub", default="", help="id of who it is for; made up when left out")
+    token.add_argument("--days", type=_days, default=1, help=f"until it ends, 1 to {_MOST_DAYS} (1)")
+
+
+def _days(text: str) -> int:
+    days = int(text) if text.isdecimal() else 0
+    if not 1 <= days <= _MOST_DAYS:
+        raise argparse.ArgumentTypeError(f"must be a number from 1 to {_MOST_DAYS}")
+    return days
 
 
 if __name__ == "__main__":

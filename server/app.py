@@ -11,6 +11,7 @@ from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import WebSocketRoute
 
+from server.access import Access
 from server.door import IDEMPOTENCY_HEADER
 from server.errors import DoorError
 from server.metrics import Metrics
@@ -19,7 +20,7 @@ from server.openapi import build_openapi
 from server.operations import build_routes
 from server.origins import Origins
 from server.problems import TABLE, handle
-from server.routes import canvas, events, health, images, jobs, page, providers, runs, workflows
+from server.routes import canvas, events, health, images, jobs, page, providers, runs, tokens, workflows
 from server.settings import Settings
 from server.websocket import websocket_endpoint
 from server.wiring import Parts, start
@@ -31,6 +32,7 @@ OPERATIONS: Final = (
     *jobs.OPERATIONS,
     *events.OPERATIONS,
     *providers.OPERATIONS,
+    *tokens.OPERATIONS,
     *images.OPERATIONS,
     *health.OPERATIONS,
     *page.OPERATIONS,
@@ -59,13 +61,17 @@ def create_app(settings: Settings, page_folder: Path | None = None, parts: Parts
         routes=[WebSocketRoute("/ws/{room}", websocket_endpoint), *build_routes(OPERATIONS)],
         middleware=[
             Middleware(Observe, numbers),
-            Middleware(SameOrigin, Origins(settings.public_url, settings.cors_origins)),
+            Middleware(
+                SameOrigin,
+                Origins(settings.public_url, settings.cors_origins, tokens=settings.secret is not None),
+            ),
             *_cors(settings),
         ],
         exception_handlers=dict.fromkeys((*TABLE, DoorError), handle),
         lifespan=lifespan,
     )
     app.state.page = page_folder
+    app.state.access = Access(settings.token_secret)
     app.state.openapi = build_openapi(OPERATIONS, version(), settings.public_url)
     return app
 
@@ -86,7 +92,7 @@ def _cors(settings: Settings) -> list[Middleware]:
             CORSMiddleware,
             allow_origins=settings.cors_origins,
             allow_methods=("GET", "POST", "PATCH", "DELETE"),
-            allow_headers=("Content-Type", IDEMPOTENCY_HEADER, REQUEST_ID_HEADER, "Last-Event-ID"),
-            expose_headers=(REQUEST_ID_HEADER, "Location"),
+            allow_headers=("Authorization", "Content-Type", IDEMPOTENCY_HEADER, REQUEST_ID_HEADER, "Last-Event-ID"),
+            expose_headers=(REQUEST_ID_HEADER, "Location", "WWW-Authenticate"),
         )
     ]

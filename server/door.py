@@ -16,6 +16,7 @@ from crdt.errors import NodeNotFound
 from crdt.json import Json
 from crdt.rooms import ROOM_ID
 from crdt.values import plain
+from server.access import TOKEN_PARAMETER
 from server.errors import BodyTooLarge, FieldError, InvalidJson, InvalidRequest, UnsupportedMediaType, WorkflowNotFound
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -92,7 +93,8 @@ def read_query(request: Request, model: type[Model]) -> Model:
 
     """
     try:
-        return model.model_validate(dict(request.query_params), strict=False)
+        given = {name: value for name, value in request.query_params.items() if name != TOKEN_PARAMETER}
+        return model.model_validate(given, strict=False)
     except ValidationError as error:
         raise InvalidRequest(_field_errors(model, error)) from None
 

@@ -9,6 +9,9 @@ ServerError
     +-- BodyTooLarge            the body is longer than this route takes
     +-- InvalidRequest          fields that are missing, unknown or of a wrong type
     +-- ForbiddenOrigin         a page of another site asked for a change
+    +-- Unauthenticated         the access token is missing, not valid or expired
+    +-- Forbidden               the access token is good, but not for this
+    +-- NoSecret                a token was asked for where none are used
     +-- WorkflowNotFound        no workflow has this id
     +-- ImageNotFound           no picture has this key
     +-- NothingToRetry          a run that has not ended cannot be retried
@@ -17,6 +20,7 @@ ServerError
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 
 class ServerError(Exception):
@@ -80,6 +84,25 @@ class ForbiddenOrigin(DoorError):
     def __init__(self, origin: str) -> None:
         self.origin = origin
         super().__init__(f"pages of {origin} may not change anything here; allow them with DARKROOM_CORS_ORIGINS")
+
+
+class Unauthenticated(DoorError):
+    """The access token is missing, not valid or expired; `why` is one of these words."""
+
+    def __init__(self, why: Literal["missing", "invalid", "expired"], message: str) -> None:
+        self.why = why
+        super().__init__(message)
+
+
+class Forbidden(DoorError):
+    """The access token is good, but not for this; the text says what it lacks."""
+
+
+class NoSecret(DoorError):
+    """A token was asked for where none are used."""
+
+    def __init__(self) -> None:
+        super().__init__("this server uses no access tokens: everyone is an editor until DARKROOM_SECRET is set")
 
 
 class WorkflowNotFound(DoorError):

@@ -1,8 +1,9 @@
-"""Log lines: one fact each, as JSON for machines or as text for people; never a secret, a prompt or picture bytes."""
+"""Log lines: one fact each, as JSON or as text for people; never a secret, a token, a prompt or picture bytes."""
 
 import datetime as dt
 import json
 import logging
+import re
 import sys
 from contextvars import ContextVar
 from typing import Any, Final, Literal, TextIO
@@ -26,6 +27,20 @@ _QUIET: Final = (
 """Libraries that are heard only from warnings on."""
 
 
+_TOKENS: Final = (
+    (re.compile(r"\beyJ[\w-]+\.[\w-]+\.[\w-]*"), "[token]"),
+    (re.compile(r"(?i)([?&#]token=|bearer |darkroom\.token\.)[^\s&\"',;\\]+"), r"\1[token]"),
+)
+"""Access tokens as they stand in addresses and headers, which libraries quote at debug level."""
+
+
+def redact(line: str) -> str:
+    """The line without access tokens."""
+    for pattern, instead in _TOKENS:
+        line = pattern.sub(instead, line)
+    return line
+
+
 class JsonFormatter(logging.Formatter):
     """One JSON object per line: ts, level, logger, message, and what the call gave as `extra`."""
 
@@ -40,7 +55,7 @@ class JsonFormatter(logging.Formatter):
         }
         if record.exc_info:
             line["exception"] = _exception(self, record)
-        return json.dumps(line, default=str, ensure_ascii=False)
+        return redact(json.dumps(line, default=str, ensure_ascii=False))
 
 
 class TextFormatter(logging.Formatter):
@@ -51,7 +66,7 @@ class TextFormatter(logging.Formatter):
         pairs = " ".join(f"{key}={value}" for key, value in extras(record).items())
         clock = _time(record).astimezone().strftime("%H:%M:%S")
         text = f"{clock} {record.levelname.lower():<7} {record.getMessage()}{'  ' if pairs else ''}{pairs}"
-        return f"{text}\n{_exception(self, record)}" if record.exc_info else text
+        return redact(f"{text}\n{_exception(self, record)}" if record.exc_info else text)
 
 
 def extras(record: logging.LogRecord) -> dict[str, Any]:

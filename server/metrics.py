@@ -44,6 +44,21 @@ class Metrics:
             "darkroom_document_updates", "Document updates committed by this process.", registry=self.registry
         )
 
+        self._refused_edits = Counter(
+            "darkroom_edits_refused", "Websocket edits refused: the token may only look.", registry=self.registry
+        )
+        self._refused_sockets = Counter(
+            "darkroom_websockets_refused", "Websockets closed for their token.", ["code"], registry=self.registry
+        )
+
+    def edit_refused(self) -> None:
+        """Count an edit of somebody who may only look."""
+        self._refused_edits.inc()
+
+    def websocket_refused(self, code: int) -> None:
+        """Count a websocket that was closed for its token."""
+        self._refused_sockets.labels(str(code)).inc()
+
     def request_done(self, method: str, route: str, status: int, duration_s: float) -> None:
         """Count an answered HTTP request; `route` is the address's pattern, never the address."""
         method = method if method in _METHODS else "other"

@@ -1,15 +1,19 @@
 """Bodies and queries as they come through the door: camelCase outside, unknown fields refused."""
 
 import datetime as dt
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator
 from pydantic.alias_generators import to_camel
+
+from crdt.rooms import ROOM_ID
+from server.access import DEFAULT_LIFE_S, MAX_LIFE_S, MAX_WORKFLOWS
 
 MAX_BATCH: Final = 1000
 _MAX_METADATA_KEYS: Final = 100
 
 Id = Annotated[str, Field(min_length=1, max_length=256)]
+WorkflowId = Annotated[str, Field(pattern=f"^(?:{ROOM_ID.pattern})$")]
 Name = Annotated[str, Field(min_length=1, max_length=128)]
 
 
@@ -200,6 +204,26 @@ class WorkflowPatch(Body):
     """A new title."""
 
     title: str = Field(max_length=200)
+
+
+class TokenBody(Body):
+    """Asks for an access token."""
+
+    role: Literal["viewer", "editor", "admin"]
+    workflows: Literal["*"] | Annotated[list[WorkflowId], Field(min_length=1, max_length=MAX_WORKFLOWS)] = Field(
+        description="ids, or '*' for every workflow"
+    )
+    name: Name | None = Field(None, description="who it is for, as others see it")
+    sub: Name | None = Field(None, description="id of who it is for; made up when left out")
+    expires_in_s: int = Field(DEFAULT_LIFE_S, ge=1, le=MAX_LIFE_S, description="seconds until it ends")
+
+
+class ShareBody(Body):
+    """Asks for a link into one workflow."""
+
+    role: Literal["viewer", "editor"]
+    name: Name | None = Field(None, description="who it is for, as others see it; Guest when left out")
+    expires_in_s: int = Field(DEFAULT_LIFE_S, ge=1, le=MAX_LIFE_S, description="seconds until it ends")
 
 
 class PageQuery(Body):

@@ -1,7 +1,7 @@
 """The OpenAPI 3.1 document, made of the route table and the models at the door."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from pydantic import BaseModel
@@ -16,7 +16,8 @@ _REF: Final = "#/components/schemas/{model}"
 _PARAMETER = re.compile(r"\{(\w+)(?::\w+)?\}")
 _PROBLEMS: Final = {
     400: "The body is not JSON.",
-    403: "A page of another site may not change anything.",
+    401: "The access token is missing, not valid or expired.",
+    403: "The access token does not allow this, or a page of another site asked for a change.",
     404: "There is no such thing.",
     409: "Something else stands in the way; `current` is the node's current job.",
     413: "The body is too long.",
@@ -25,6 +26,16 @@ _PROBLEMS: Final = {
     422: "Fields are wrong; `errors` names each.",
     503: "A part the request needs does not answer; try again.",
 }
+_SECURITY_SCHEMES: Final = {
+    "bearer": {
+        "type": "http",
+        "scheme": "bearer",
+        "bearerFormat": "JWT",
+        "description": "HS256 with sub, name, role, workflows and exp; not needed where no DARKROOM_SECRET is set.",
+    },
+    "query": {"type": "apiKey", "in": "query", "name": "token", "description": "The same, for what sends no headers."},
+}
+_SECURITY: Final[Sequence[Mapping[str, Sequence[str]]]] = [{"bearer": []}, {"query": []}]
 _BODY_PROBLEMS: Final = (400, 413, 415, 422)
 
 
@@ -47,7 +58,7 @@ def build_openapi(operations: Sequence[Operation], version: str, server_url: str
         },
         "servers": [{"url": server_url}],
         "paths": paths,
-        "components": {"schemas": definitions.get("$defs", {})},
+        "components": {"schemas": definitions.get("$defs", {}), "securitySchemes": _SECURITY_SCHEMES},
     }
 
 
@@ -77,10 +88,19 @@ def _operation(operation: Operation) -> dict[str, Any]:
     problems = {*operation.problems, *(_BODY_PROBLEMS if operation.bodies else ())}
     if operation.method not in {"GET", "HEAD"}:
         problems |= {403, 503}
+    if not operation.public:
+        problems |= {401, 403}
+        described["security"] = _SECURITY
+        described["description"] = _who(operation)
     for status in sorted(problems):
         content = {PROBLEM_MEDIA_TYPE: {"schema": _ref(ProblemRecord)}}
         described["responses"][str(status)] = {"description": _PROBLEMS[status], "content": content}
     return described
+
+
+def _who(operation: Operation) -> str:
+    where = " of every workflow" if operation.everywhere else ""
+    return f"Needs the role {operation.least_role.value}{where}."
 
 
 def _parameters(operation: Operation) -> list[dict[str, Any]]:

@@ -11,6 +11,8 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
+from server.access import Access, Caller, Role
+
 Endpoint: TypeAlias = Callable[[Request], Awaitable[Response]]
 
 
@@ -32,6 +34,9 @@ class Operation:
         bodies: Models the body may have.
         problems: Statuses that are answered with problem details.
         idempotent: Whether the Idempotency-Key header is honoured.
+        public: Whether it needs no access token.
+        role: The least role that may do this; None by method: viewers read, editors change.
+        everywhere: Whether a token for some workflows is not enough.
 
     """
 
@@ -45,29 +50,58 @@ class Operation:
     query: type[BaseModel] | None = None
     problems: tuple[int, ...] = ()
     idempotent: bool = False
+    public: bool = False
+    role: Role | None = None
+    everywhere: bool = False
+
+    @property
+    def least_role(self) -> Role:
+        """The least role that may do this."""
+        return self.role or (Role.VIEWER if self.method == "GET" else Role.EDITOR)
 
 
 def build_routes(operations: Sequence[Operation]) -> list[Route]:
     """One Starlette route per address, so that a 405 names every method the address takes."""
-    by_path: dict[str, dict[str, Endpoint]] = {}
+    by_path: dict[str, dict[str, Operation]] = {}
     for operation in operations:
-        by_path.setdefault(operation.path, {})[operation.method] = operation.endpoint
-    return [Route(path, _Dispatch(path, endpoints)) for path, endpoints in by_path.items()]
+        by_path.setdefault(operation.path, {})[operation.method] = operation
+    return [Route(path, _Dispatch(methods)) for path, methods in by_path.items()]
 
 
 class _Dispatch:
-    """Calls the endpoint of the request's method; HEAD is GET without its body."""
+    """Calls the endpoint of the request's method, if the caller may; HEAD is GET without its body."""
 
-    def __init__(self, path: str, endpoints: Mapping[str, Endpoint]) -> None:
-        self._path = path
-        self._endpoints = dict(endpoints)
-        if "GET" in endpoints:
-            self._endpoints.setdefault("HEAD", endpoints["GET"])
+    def __init__(self, operations: Mapping[str, Operation]) -> None:
+        self._operations = dict(operations)
+        if "GET" in operations:
+            self._operations.setdefault("HEAD", operations["GET"])
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
-        endpoint = self._endpoints.get(scope["method"])
-        if endpoint is None:
-            raise HTTPException(405, headers={"Allow": ", ".join(sorted(self._endpoints))})
-        response = await endpoint(Request(scope, receive, send))
+        operation = self._operations.get(scope["method"])
+        if operation is None:
+            raise HTTPException(405, headers={"Allow": ", ".join(sorted(self._operations))})
+        request = Request(scope, receive, send)
+        if not operation.public:
+            request.state.caller = _admit(operation, request)
+        response = await operation.endpoint(request)
         await response(scope, receive, send)
+
+
+def _admit(operation: Operation, request: Request) -> Caller:
+    """Who asks, once it is clear that they may: nothing of the request was read or done before.
+
+    Raises:
+        Unauthenticated: Without a good token.
+        Forbidden: Their role, or the workflows of their token, are not enough.
+
+    """
+    access: Access = request.app.state.access
+    caller = access.caller(request)
+    caller.require(operation.least_role)
+    if operation.everywhere:
+        caller.require_every_workflow()
+    workflow_id = request.path_params.get("workflow_id")
+    if workflow_id is not None:
+        caller.require_workflow(workflow_id)
+    return caller

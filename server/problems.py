@@ -34,11 +34,14 @@ from providers.errors import InvalidSpec, RequestRefused, UnknownModel, UnknownP
 from server.errors import (
     BodyTooLarge,
     FieldError,
+    Forbidden,
     ForbiddenOrigin,
     ImageNotFound,
     InBatch,
     InvalidJson,
     InvalidRequest,
+    NoSecret,
+    Unauthenticated,
     Unready,
     UnsupportedMediaType,
     WorkflowNotFound,
@@ -108,6 +111,13 @@ def forbidden_origin(error: ForbiddenOrigin) -> Problem:
     return _field("forbidden-origin", "Origin", str(error), 403)
 
 
+def _unauthenticated(error: Unauthenticated) -> Problem:
+    # RFC 6750 3.1: a request without any token is not told of an error.
+    told = "" if error.why == "missing" else ', error="invalid_token"'
+    headers = {"WWW-Authenticate": f'Bearer realm="darkroom"{told}', "Cache-Control": "no-store"}
+    return Problem(f"token-{error.why}", 401, str(error), headers=headers)
+
+
 def _unavailable(error: Exception) -> Problem:
     # The text of a database error quotes statements; people get a sentence, the log gets the rest.
     logger.error("a part this request needs does not answer", extra={"action": "unavailable"}, exc_info=error)
@@ -132,6 +142,9 @@ TABLE: Final[Mapping[type[Exception], Callable[[Any], Problem]]] = {
     InvalidRequest: _invalid,
     InBatch: _in_batch,
     ForbiddenOrigin: forbidden_origin,
+    Unauthenticated: _unauthenticated,
+    Forbidden: lambda e: Problem("forbidden", 403, str(e)),
+    NoSecret: lambda e: Problem("no-secret", 409, str(e)),
     WorkflowNotFound: lambda e: _field("workflow-not-found", "workflowId", str(e), 404),
     ImageNotFound: lambda e: _field("image-not-found", "key", str(e), 404),
     Unready: lambda e: Problem("unready", 503, str(e), extra={"checks": e.checks}),

@@ -142,6 +142,19 @@ class TitleRecord(Record):
     title: str
 
 
+class TokenRecord(Record):
+    """An access token."""
+
+    token: str
+    expires_at: dt.datetime
+
+
+class ShareRecord(TokenRecord):
+    """A link into one workflow, and the token in it."""
+
+    url: str
+
+
 class NodeRecord(BaseModel):
     """A node in React Flow's shape."""
 

@@ -22,6 +22,8 @@ _DRIVERS: Final = {
     "sqlite": "sqlite+aiosqlite",
     "sqlite+aiosqlite": "sqlite+aiosqlite",
 }
+_OWN: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - named, not bound
+MIN_SECRET_BYTES: Final = 32
 _DATABASE_FILE: Final = "darkroom.db"
 _LIBPQ_ONLY: Final = frozenset({"channel_binding", "gssencmode", "target_session_attrs", "connect_timeout"})
 """Parameters that hosted Postgres puts into its addresses and that asyncpg does not take there."""
@@ -44,10 +46,12 @@ class Settings(BaseSettings):
     app_url: str | None = Field(
         None, alias="APP_URL", description="public address, used in image URLs; unset: http://HOST:PORT"
     )
-    host: str = Field("127.0.0.1", alias="HOST", description="address to listen on; only loopback in this release")
+    host: str = Field(
+        "127.0.0.1", alias="HOST", description="address to listen on; without DARKROOM_SECRET only loopback"
+    )
     port: int = Field(8000, ge=0, le=65535, alias="PORT", description="port to listen on; 0 picks a free one")
     secret: SecretStr | None = Field(
-        None, alias="DARKROOM_SECRET", description="reserved for access tokens; must be unset in this release"
+        None, alias="DARKROOM_SECRET", description="signs access tokens; unset: everyone is an editor"
     )
     cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
         (), alias="DARKROOM_CORS_ORIGINS", description="other sites whose pages may use the API, comma separated"
@@ -115,14 +119,19 @@ class Settings(BaseSettings):
     def _database_url(cls, value: SecretStr | None) -> SecretStr | None:
         return None if value is None else SecretStr(normalise_database_url(value.get_secret_value()))
 
+    @field_validator("secret")
+    @classmethod
+    def _long_secret(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and len(value.get_secret_value().encode()) < MIN_SECRET_BYTES:
+            raise ValueError(f"must be at least {MIN_SECRET_BYTES} bytes long; make one with: openssl rand -hex 32")
+        return value
+
     @model_validator(mode="after")
     def _closed_doors(self) -> Self:
-        if self.secret is not None and self.secret.get_secret_value():
-            raise ValueError("DARKROOM_SECRET is set, but access tokens are not part of this release: unset it")
-        if not is_loopback(self.host):
+        if self.secret is None and not is_loopback(self.host):
             raise ValueError(
                 f"HOST is {self.host}, but without access tokens everyone who reaches it is an editor: "
-                "use a loopback address (127.0.0.1) and put an authenticating proxy in front"
+                "set DARKROOM_SECRET, or use a loopback address (127.0.0.1)"
             )
         return self
 
@@ -135,11 +144,18 @@ class Settings(BaseSettings):
         return url.render_as_string(hide_password=False)
 
     @property
+    def token_secret(self) -> str | None:
+        """What signs access tokens; None where everyone is an editor."""
+        return None if self.secret is None else self.secret.get_secret_value()
+
+    @property
     def public_url(self) -> str:
         """The address people reach this server at, without a slash at its end."""
         if self.app_url is not None:
             return self.app_url
-        host = f"[{self.host}]" if ":" in self.host else self.host
+        # "Every address of this machine" is none that anybody can open.
+        known = _OWN.get(self.host, self.host)
+        host = f"[{known}]" if ":" in known else known
         return f"http://{host}:{self.port}"
 
 

@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
+from sqlalchemy.exc import SQLAlchemyError
 from starlette.websockets import WebSocket, WebSocketDisconnect
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.http11 import Request
@@ -20,7 +21,9 @@ from websockets.protocol import State
 from crdt import protocol
 from crdt.errors import InvalidRoomId, RoomUnavailable
 from crdt.room import CLOSE_BAD_MESSAGE, CLOSE_TRY_AGAIN, Peer, Room
-from crdt.rooms import Rooms
+from server.access import SUBPROTOCOL, Access, Caller, Role
+from server.errors import Forbidden, Unauthenticated, WorkflowNotFound
+from server.metrics import Metrics
 
 try:
     from websockets.speedups import apply_mask
@@ -28,7 +31,7 @@ except ImportError:  # pragma: no cover - built without its C extension
     from websockets.utils import apply_mask
 
 if TYPE_CHECKING:
-    from server.origins import Origins
+    from server.services import Services
 
 logger = logging.getLogger(__name__)
 
@@ -37,6 +40,12 @@ ABORT_AFTER_S = 15.0
 """How long a peer that was told to go may take to read it before the connection is cut."""
 CLOSE_BAD_ROOM = 4404
 CLOSE_TEXT = 1003
+CLOSE_NO_TOKEN = 4401
+CLOSE_FORBIDDEN = 4403
+STRANGER_BYTES = 64 * 1024
+STRANGER_S = 5.0
+"""What is buffered of a peer whose token was refused, and how long it may take to go."""
+_LOOK_AGAIN_S = 3.0
 _FINAL_BINARY, _MASKED = 0x82, 0x80
 _QUEUE_BYTES = 4 * 1024 * 1024
 
@@ -74,6 +83,11 @@ class RoomProtocol(WebSocketsSansIOProtocol):
             extensions: dict[str, Any] = self.scope["extensions"]
             extensions[SOCKET_EXTENSION] = self
             self._at_frame = True
+
+    def distrust(self) -> None:
+        """Take next to nothing of a stranger who is told to go, and not for long."""
+        self.conn.max_message_size = STRANGER_BYTES
+        self.loop.call_later(STRANGER_S, self.transport.abort)
 
     def attach(self, room: Room, peer: Peer) -> None:
         """From here on messages go to the room as they are read; those that came before it are given to it now.
@@ -283,20 +297,24 @@ class AsgiSocket:
 
 async def websocket_endpoint(websocket: WebSocket) -> None:
     """Serve one client of one room until either side closes."""
-    origins: Origins = websocket.app.state.services.origins
-    if not origins.trusts(websocket.headers.get("origin", ""), websocket.headers.get("host", "")):
+    services: Services = websocket.app.state.services
+    if not services.origins.trusts(websocket.headers.get("origin", ""), websocket.headers.get("host", "")):
         await websocket.close()
         return
-    await websocket.accept()
     native: RoomProtocol | None = websocket.scope.get("extensions", {}).get(SOCKET_EXTENSION)
-    rooms: Rooms = websocket.app.state.services.rooms
+    try:
+        caller = _admit(websocket)
+    except (Unauthenticated, Forbidden) as error:
+        await _refuse(websocket, native, services.metrics, error)
+        return
+    await websocket.accept(_subprotocol(websocket))
     if native is not None:
-        await _serve(websocket, rooms, native)
+        await _serve(websocket, caller, native)
         return
     socket = AsgiSocket(websocket)
     sender = asyncio.create_task(socket.run())
     try:
-        await _serve(websocket, rooms, socket)
+        await _serve(websocket, caller, socket)
     finally:
         if not sender.done() and socket._closing is None:  # noqa: SLF001 - the endpoint owns both
             sender.cancel()
@@ -304,20 +322,102 @@ async def websocket_endpoint(websocket: WebSocket) -> None:
             await sender
 
 
-async def _serve(websocket: WebSocket, rooms: Rooms, socket: RoomSocket) -> None:
+def _admit(websocket: WebSocket) -> Caller:
+    """Who opens the websocket, once it is clear that they may.
+
+    Raises:
+        Unauthenticated: Without a good token.
+        Forbidden: The token is not for this workflow.
+
+    """
+    access: Access = websocket.app.state.access
+    caller = access.caller(websocket)
+    caller.require_workflow(websocket.path_params["room"])
+    return caller
+
+
+async def _refuse(
+    websocket: WebSocket, native: RoomProtocol | None, metrics: Metrics, error: Unauthenticated | Forbidden
+) -> None:
+    """Accept and close: a browser reads the code of a close frame, but not the status of a refused upgrade."""
+    if isinstance(error, Unauthenticated):
+        code, reason = CLOSE_NO_TOKEN, f"{error.why}: {error}"
+    else:
+        code, reason = CLOSE_FORBIDDEN, f"forbidden: {error}"
+    if native is not None:
+        native.distrust()
+    metrics.websocket_refused(code)
+    with contextlib.suppress(WebSocketDisconnect, RuntimeError):
+        await websocket.accept(_subprotocol(websocket))
+        await websocket.close(code, _short(reason))
+
+
+def _subprotocol(websocket: WebSocket) -> str | None:
+    """The one of ours, if it was offered: a browser that offers any insists on one of them, and a token is none."""
+    return SUBPROTOCOL if SUBPROTOCOL in websocket.scope["subprotocols"] else None
+
+
+def _short(reason: str) -> str:
+    """A reason as a close frame takes it (RFC 6455 5.5): at most 123 bytes."""
+    return reason.encode()[:120].decode(errors="ignore")
+
+
+async def _serve(websocket: WebSocket, caller: Caller, socket: RoomSocket) -> None:
+    services: Services = websocket.app.state.services
     room_id = websocket.path_params["room"]
+    looks_only = not caller.may(Role.EDITOR)
     try:
-        async with rooms.use(room_id) as room:
-            peer = room.enter(socket)
+        if looks_only:
+            # To open a room is to make a workflow, which is for those who may edit.
+            await services.require(room_id)
+        async with services.rooms.use(room_id) as room:
+            peer = room.enter(
+                socket, read_only=looks_only, person=caller.person(), refused=services.metrics.edit_refused
+            )
             socket.attach(room, peer)
+            expiry = _Expiry(caller, peer, services.metrics)
             try:
                 await _receive(websocket, room, peer)
             finally:
+                expiry.cancel()
                 room.leave(peer)
     except InvalidRoomId as error:
-        socket.close(CLOSE_BAD_ROOM, f"bad-room: {error}"[:120])
+        socket.close(CLOSE_BAD_ROOM, _short(f"bad-room: {error}"))
+    except WorkflowNotFound as error:
+        socket.close(CLOSE_BAD_ROOM, _short(f"not-found: {error}"))
     except RoomUnavailable as error:
-        socket.close(CLOSE_TRY_AGAIN, f"try-again: {error.reason}"[:120])
+        socket.close(CLOSE_TRY_AGAIN, _short(f"try-again: {error.reason}"))
+    except (SQLAlchemyError, OSError):
+        logger.warning("workflow not looked up", extra={"action": "join_failed", "room": room_id})
+        socket.close(CLOSE_TRY_AGAIN, "try-again: the database does not answer")
+
+
+class _Expiry:
+    """Closes a websocket when its token ends; nothing it sends afterwards is taken."""
+
+    def __init__(self, caller: Caller, peer: Peer, metrics: Metrics) -> None:
+        self._caller = caller
+        self._peer = peer
+        self._metrics = metrics
+        self._timer: asyncio.TimerHandle | None = None
+        self._look()
+
+    def cancel(self) -> None:
+        """The websocket is gone."""
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _look(self) -> None:
+        left_s = self._caller.seconds_left()
+        if left_s is None:
+            return
+        if left_s > 0:
+            # Looked at again now and then: a machine that sleeps, or a clock that is set, moves the end.
+            self._timer = asyncio.get_running_loop().call_later(min(left_s, _LOOK_AGAIN_S), self._look)
+            return
+        self._peer.read_only = True
+        self._metrics.websocket_refused(CLOSE_NO_TOKEN)
+        self._peer.socket.close(CLOSE_NO_TOKEN, "expired: the access token has expired, ask for a new one")
 
 
 async def _receive(websocket: WebSocket, room: Room, peer: Peer) -> None:

@@ -112,7 +112,7 @@ async def start(settings: Settings, metrics: Metrics, parts: Parts | None = None
         worker = Worker(_queue(settings, process_id), runs, actor, liveness=Liveness(engine, me), pace=_PACE)
         catalog = Catalog(engine, store)
         orders = Orders(catalog, rooms, runs, registry, worker, metrics)
-        projector = Projector(rooms, runs, orders.ask, workshop, images)
+        projector = Projector(rooms, runs, orders.ask, workshop, images, vouched=settings.secret is not None)
         rooms.listener = projector
         await rooms.start()
         stack.push_async_callback(rooms.stop)
@@ -136,7 +136,7 @@ async def start(settings: Settings, metrics: Metrics, parts: Parts | None = None
             orders=orders,
             signals=signals,
             metrics=metrics,
-            origins=Origins(settings.public_url, settings.cors_origins),
+            origins=Origins(settings.public_url, settings.cors_origins, tokens=settings.secret is not None),
         )
         try:
             yield services

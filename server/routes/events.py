@@ -12,11 +12,12 @@ from crdt.json import Json
 from jobs.records import RunEvent
 from jobs.run import Run
 from jobs.state import Status
+from server.access import Caller, caller_of
 from server.door import read_query
 from server.models import EventsQuery
 from server.operations import Answer, Operation
 from server.records import EventList, event_record, iso
-from server.routes.jobs import job_id_of
+from server.routes.jobs import run_of
 from server.services import Services, services_of
 
 EVENT_STREAM: Final = "text/event-stream"
@@ -35,28 +36,30 @@ _STATUS_AFTER: Final[Mapping[str, Status]] = {
 
 async def read_events(request: Request) -> Response:
     """List a job's events, or stream them with `Accept: text/event-stream`."""
-    job_id = job_id_of(request)
+    run = await run_of(request)
     query = read_query(request, EventsQuery)
     services = services_of(request)
-    run = await services.runs.get(job_id)
     last = request.headers.get("last-event-id", "")
     after = int(last) if last.isdecimal() and len(last) < 10 else query.after  # noqa: PLR2004 - no number of ours is longer
     if EVENT_STREAM not in request.headers.get("accept", ""):
-        events = await services.runs.events(job_id, after)
+        events = await services.runs.events(run.id, after)
         return JSONResponse({"events": [event_record(event) for event in events]})
     if run.status.terminal and after >= run.seq:
         # An EventSource connects again after the end; 204 tells it to stop.
         return Response(status_code=204)
     headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
-    return StreamingResponse(stream(services, run, after), headers=headers, media_type=EVENT_STREAM)
+    return StreamingResponse(stream(services, run, after, caller_of(request)), headers=headers, media_type=EVENT_STREAM)
 
 
-async def stream(services: Services, run: Run, after: int) -> AsyncIterator[str]:
-    """Events behind `after` and progress between them, as server-sent events; ends with the run, or the server."""
+async def stream(services: Services, run: Run, after: int, caller: Caller) -> AsyncIterator[str]:
+    """Events behind `after` and progress between them, as server-sent events.
+
+    It ends with the run, the caller's token, or the server.
+    """
     yield f"retry: {_RETRY_MS}\n\n"
     told_at = time.monotonic()
     with services.signals.watch(run.id) as watch:
-        while not services.stopping.is_set():
+        while not services.stopping.is_set() and not caller.expired:
             for event in await services.runs.events(run.id, after):
                 after, told_at = event.seq, time.monotonic()
                 yield f"id: {event.seq}\ndata: {_line(_event(run, event))}\n\n"

@@ -110,7 +110,9 @@ async def _count_unfinished(services: Services) -> dict[str, int]:
 
 
 OPERATIONS = (
-    Operation("GET", "/health", health, "Liveness", "operations", {200: Answer("It answers.", HealthRecord)}),
+    Operation(
+        "GET", "/health", health, "Liveness", "operations", {200: Answer("It answers.", HealthRecord)}, public=True
+    ),
     Operation(
         "GET",
         "/readyz",
@@ -119,6 +121,7 @@ OPERATIONS = (
         "operations",
         {200: Answer("Requests are served.", HealthRecord)},
         problems=(503,),
+        public=True,
     ),
     Operation(
         "GET",
@@ -127,6 +130,7 @@ OPERATIONS = (
         "Numbers for Prometheus",
         "operations",
         {200: Answer("Text that Prometheus reads.", media_type="text/plain")},
+        everywhere=True,
     ),
     Operation(
         "GET",
@@ -135,5 +139,6 @@ OPERATIONS = (
         "This document",
         "operations",
         {200: Answer("OpenAPI 3.1.", media_type="application/json")},
+        public=True,
     ),
 )

@@ -44,5 +44,6 @@ OPERATIONS = (
             304: Answer("The copy the client has is good."),
         },
         problems=(404,),
+        public=True,
     ),
 )

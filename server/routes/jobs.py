@@ -9,7 +9,10 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from jobs.errors import RunNotFound
+from jobs.run import Run
+from server.access import caller_of
 from server.door import BATCH_LIMIT_BYTES, check, idempotency_key_of, read_body, read_json
+from server.errors import Forbidden, InBatch
 from server.models import BatchRequest, ByBody, StartImageJobRequest
 from server.operations import Answer, Operation
 from server.orders import Order
@@ -28,16 +31,23 @@ async def generate(request: Request) -> Response:
     if isinstance(value, dict) and "requests" in value:
         return await _generate_batch(request, check(BatchRequest, value), key)
     body = check(StartImageJobRequest, value)
-    requested = await services_of(request).orders.start(_order(body, key))
+    caller_of(request).require_workflow(body.workflow_id)
+    requested = await services_of(request).orders.start(_order(request, body, key))
     headers = {"Location": f"/api/images/jobs/{requested.run.id}"}
     return JSONResponse(accepted_record(requested.run), 202, headers)
 
 
 async def _generate_batch(request: Request, body: BatchRequest, key: str | None) -> Response:
+    for index, start in enumerate(body.requests):
+        try:
+            caller_of(request).require_workflow(start.workflow_id)
+        except Forbidden as error:
+            raise InBatch(index, error) from error
     # The same key makes the same batch again, so a repeated request finds the jobs it made.
     batch_id = uuid.uuid4().hex if key is None else hashlib.sha256(f"batch:{key}".encode()).hexdigest()[:32]
     orders = [
-        _order(start, None if key is None else f"{key}:{index}", batch_id) for index, start in enumerate(body.requests)
+        _order(request, start, None if key is None else f"{key}:{index}", batch_id)
+        for index, start in enumerate(body.requests)
     ]
     runs = await services_of(request).orders.start_batch(orders)
     return JSONResponse({"batchId": batch_id, "jobs": [accepted_record(run) for run in runs]}, 202)
@@ -45,46 +55,49 @@ async def _generate_batch(request: Request, body: BatchRequest, key: str | None)
 
 async def read_job(request: Request) -> Response:
     """Read a job."""
-    return JSONResponse(job_record(await services_of(request).runs.get(job_id_of(request))))
+    return JSONResponse(job_record(await run_of(request)))
 
 
 async def cancel_job(request: Request) -> Response:
     """Cancel a job; one that has ended stays as it is."""
-    job_id = job_id_of(request)
+    job_id = (await run_of(request)).id
     body = await read_body(request, ByBody)
-    return JSONResponse(job_record(await services_of(request).orders.cancel(job_id, person(body.by))))
+    return JSONResponse(job_record(await services_of(request).orders.cancel(job_id, person(request, body.by))))
 
 
 async def retry_job(request: Request) -> Response:
     """Start a new job that asks for the same as one that has ended."""
-    job_id = job_id_of(request)
+    job_id = (await run_of(request)).id
     key = idempotency_key_of(request)
     body = await read_body(request, ByBody)
-    requested = await services_of(request).orders.retry(job_id, person(body.by), key)
+    requested = await services_of(request).orders.retry(job_id, person(request, body.by), key)
     headers = {"Location": f"/api/images/jobs/{requested.run.id}"}
     return JSONResponse(job_record(requested.run), 201 if requested.created else 200, headers)
 
 
-def job_id_of(request: Request) -> str:
+async def run_of(request: Request) -> Run:
     """The job named in the path.
 
     Raises:
-        RunNotFound: No job can have this id.
+        RunNotFound: There is none.
+        Forbidden: It is of a workflow that the caller does not reach.
 
     """
     job_id: str = request.path_params["job_id"]
     if _JOB_ID.fullmatch(job_id) is None:
         raise RunNotFound(job_id[:140])
-    return job_id
+    run = await services_of(request).runs.get(job_id)
+    caller_of(request).require_workflow(run.workflow_id)
+    return run
 
 
-def _order(body: StartImageJobRequest, key: str | None, batch_id: str | None = None) -> Order:
+def _order(request: Request, body: StartImageJobRequest, key: str | None, batch_id: str | None = None) -> Order:
     return Order(
         workflow_id=body.workflow_id,
         node_id=body.node_id,
         idempotency_key=key,
         batch_id=batch_id,
-        **order_options(body),
+        **order_options(request, body),
     )
 
 

@@ -4,12 +4,14 @@ import hashlib
 import html
 from pathlib import Path
 from typing import Final
+from urllib.parse import quote
 
 import anyio.to_thread
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
+from server.access import Role
 from server.door import workflow_id_of
 from server.files import IMMUTABLE, file_answer
 from server.operations import Answer, Operation
@@ -48,7 +50,10 @@ async def open_new(request: Request) -> Response:
     if "prefetch" in request.headers.get("sec-purpose", request.headers.get("purpose", "")):
         return Response(status_code=503, headers=no_store)
     workflow_id = await make_workflow(services_of(request))
-    return RedirectResponse(f"/w/{workflow_id}", 303, headers=no_store)
+    token = request.query_params.get("token")
+    # Behind the "#" it stays in the browser: no server, proxy or log sees it.
+    mine = f"#token={quote(token, safe='')}" if token else ""
+    return RedirectResponse(f"/w/{workflow_id}{mine}", 303, headers=no_store)
 
 
 async def open_workflow(request: Request) -> Response:
@@ -116,6 +121,8 @@ OPERATIONS = (
         "Make a workflow and go there",
         "page",
         {303: Answer("The new workflow's page."), 503: Answer("A browser only guessed that somebody may come.")},
+        role=Role.EDITOR,
+        everywhere=True,
     ),
     Operation(
         "GET",
@@ -128,6 +135,7 @@ OPERATIONS = (
             503: Answer("The page is not built.", media_type="text/html"),
         },
         problems=(404,),
+        public=True,
     ),
     Operation(
         "GET",
@@ -137,6 +145,7 @@ OPERATIONS = (
         "page",
         {200: Answer("The file."), 304: Answer("The copy the client has is good.")},
         problems=(404,),
+        public=True,
     ),
     Operation(
         "GET",
@@ -146,5 +155,6 @@ OPERATIONS = (
         "page",
         {200: Answer("The file."), 304: Answer("The copy the client has is good.")},
         problems=(404,),
+        public=True,
     ),
 )

@@ -12,6 +12,7 @@ from crdt import canvas
 from crdt.canvas import CanvasDoc
 from crdt.errors import EdgeExists, InvalidNode, NodeExists
 from crdt.json import Json
+from server.access import caller_of
 from server.door import read_body, read_query, workflow_id_of
 from server.errors import FieldError, InvalidRequest
 from server.models import PageQuery, WorkflowBody, WorkflowPatch
@@ -36,7 +37,9 @@ async def create_workflow(request: Request) -> Response:
 async def list_workflows(request: Request) -> Response:
     """List workflows, last changed first."""
     query = read_query(request, PageQuery)
-    found = await services_of(request).catalog.list_workflows(query.limit, query.before and _aware(query.before))
+    catalog = services_of(request).catalog
+    before = query.before and _aware(query.before)
+    found = await catalog.list_workflows(query.limit, before, caller_of(request).workflows)
     page: dict[str, Json] = {"workflows": [summary_record(summary) for summary in found]}
     if len(found) == query.limit:
         page["next"] = iso(found[-1].updated_at)
@@ -132,6 +135,7 @@ OPERATIONS = (
         "workflows",
         {201: Answer("The workflow.", FlowRecord)},
         bodies=(WorkflowBody,),
+        everywhere=True,
     ),
     Operation(
         "GET",

@@ -15,12 +15,14 @@ import './lightbox/lightbox.css';
 import { StrictMode } from 'react';
 import { createRoot } from 'react-dom/client';
 
+import { takeToken } from './api/token';
 import { App } from './App';
 import { workflowIdOf } from './route';
 import { openSession } from './session/session';
 import { followTheme } from './theme/theme';
 
 followTheme();
+takeToken({ location: window.location, history: window.history, storage: () => window.sessionStorage });
 const workflowId = workflowIdOf(window.location.pathname);
 const root = document.getElementById('root');
 

@@ -3,6 +3,7 @@
 import itertools
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from typing import Any
 
 from pycrdt import Doc, Map
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -46,12 +47,12 @@ class RecordingSocket:
 class Client:
     """A y-protocol peer around a document of its own, attached to a room without a wire."""
 
-    def __init__(self, room: Room, *, read_only: bool = False) -> None:
+    def __init__(self, room: Room, **options: Any) -> None:
         self.doc: CanvasDoc = Doc(client_id=next(_ids))
         self.socket = RecordingSocket()
         self.room = room
         self._sent = self.doc.get_state()
-        self.peer: Peer = room.enter(self.socket, read_only=read_only)
+        self.peer: Peer = room.enter(self.socket, **options)
         room.receive(self.peer, protocol.step1_message(self.doc.get_state()))
         self.pull()
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from pycrdt import Array, Doc, Map, Text
 
 from crdt import canvas, protocol
-from crdt.protocol import AwarenessUpdate, SyncUpdate
+from crdt.protocol import AwarenessUpdate, PermissionDenied, SyncUpdate
 from crdt.room import CLOSE_BAD_MESSAGE, CROWD, KEEPER_BASE, Origin
 from tests.crdt.builders import Client, Recorder, RecordingSocket, awareness
 
@@ -111,6 +111,102 @@ async def test_a_read_only_peer_changes_nothing() -> None:
     viewer.add_node("n")
     assert canvas.read_flow(room.doc)["nodes"] == []
     assert recorder.stored == []
+
+
+def denials(client: Client) -> int:
+    """How often a client was told that it may not, since it last looked."""
+    return len([message for message in client.pull() if isinstance(message, PermissionDenied)])
+
+
+async def test_a_read_only_peer_is_told_of_each_refused_edit_and_stays() -> None:
+    room = Recorder().room()
+    refused: list[None] = []
+    viewer = Client(room, read_only=True, refused=lambda: refused.append(None))
+    for expected in (1, 2):
+        with viewer.doc.transaction():
+            canvas.nodes_of(viewer.doc)[f"n{expected}"] = Map({"data": Map()})
+        viewer.push()
+        assert denials(viewer) == 1
+        assert len(refused) == expected
+    assert viewer.socket.closed is None
+
+
+async def test_a_read_only_peer_that_brings_nothing_new_is_told_nothing() -> None:
+    room = Recorder().room()
+    editor, viewer = Client(room), Client(room, read_only=True)
+    editor.add_node("n1")
+    editor.add_node("n2")
+    with editor.doc.transaction():
+        del canvas.nodes_of(editor.doc)["n1"]
+    editor.sync()
+    viewer.pull()
+    room.receive(viewer.peer, protocol.step2_message(viewer.doc.get_update()))
+    room.receive(viewer.peer, protocol.step2_message(protocol.EMPTY_UPDATE))
+    room.receive(viewer.peer, protocol.update_message(viewer.doc.get_update()))
+    assert denials(viewer) == 0
+
+
+async def test_a_read_only_peer_deletes_nothing() -> None:
+    room = Recorder().room()
+    editor, viewer = Client(room), Client(room, read_only=True)
+    editor.add_node("n1")
+    viewer.pull()
+    with viewer.doc.transaction():
+        del canvas.nodes_of(viewer.doc)["n1"]
+    room.receive(viewer.peer, protocol.step2_message(viewer.doc.get_update()))
+    assert denials(viewer) == 1
+    assert canvas.node_ids(room.doc) == ["n1"]
+
+
+async def test_a_broken_update_of_a_read_only_peer_closes_it_as_any() -> None:
+    room = Recorder().room()
+    viewer = Client(room, read_only=True)
+    room.receive(viewer.peer, protocol.update_message(b"\xff\xff"))
+    assert viewer.socket.closed is not None
+    assert viewer.socket.closed[0] == CLOSE_BAD_MESSAGE
+
+
+@given(st.lists(st.sampled_from(["add", "drop", "type"]), max_size=12), st.booleans())
+@settings(max_examples=40)
+def test_what_a_read_only_peer_has_seen_is_never_refused_and_what_is_new_always(edits: list[str], new: bool) -> None:  # noqa: FBT001
+    async def play() -> None:
+        room = Recorder().room()
+        editor, viewer = Client(room), Client(room, read_only=True)
+        for number, edit in enumerate(edits):
+            nodes = canvas.nodes_of(editor.doc)
+            with editor.doc.transaction():
+                names = canvas.node_ids(editor.doc)
+                if edit == "add" or not names:
+                    nodes[f"n{number}"] = Map({"data": Map()})
+                elif edit == "drop":
+                    del nodes[names[number % len(names)]]
+                else:
+                    nodes[names[0]]["position"] = {"x": number, "y": 0}
+            editor.sync()
+        viewer.pull()
+        if new:
+            with viewer.doc.transaction():
+                canvas.nodes_of(viewer.doc)["mine"] = Map()
+        before = room.state()
+        room.receive(viewer.peer, protocol.step2_message(viewer.doc.get_update()))
+        assert denials(viewer) == new
+        assert room.state() == before
+
+    asyncio.run(play())
+
+
+async def test_the_room_notes_who_asked_in_which_node() -> None:
+    room = Recorder().room()
+    ada, bob = Client(room, person={"id": "ada"}), Client(room, person={"id": "bob"})
+    ada.add_node("n1")
+    ada.add_node("n2", request={"id": "i2"})
+    room.askers.pop("n1")
+    bob.pull()
+    with bob.doc.transaction():
+        canvas.nodes_of(bob.doc)["n2"]["position"] = {"x": 1, "y": 1}
+        canvas.nodes_of(bob.doc)["n1"]["data"]["request"] = {"id": "i1", "by": {"id": "ada"}}
+    bob.sync()
+    assert room.askers == {"n1": {"id": "bob"}, "n2": {"id": "ada"}}
 
 
 @pytest.mark.parametrize("frame", [b"", b"\x00", b"\x00\x02\xff", b"\x00\x09\x00", b"\x00\x02\x03abc", b"\x01\x01"])

@@ -134,7 +134,8 @@ async def stage(engine: AsyncEngine, root: Path, **options: Any) -> AsyncIterato
         async def ask(workflow_id: str, node_id: str, intent: Intent) -> None:
             await with_hints[0].ask(workflow_id, node_id, intent)
 
-        projector = Projector(rooms, options.pop("runs", runs), ask, workshop, store, tick_s=0.05, notice_interval_s=0)
+        seen = options.pop("runs", runs)
+        projector = Projector(rooms, seen, ask, workshop, store, tick_s=0.05, notice_interval_s=0, **options)
         made = Theatre(rooms, runs, projector, store, root)
         with_hints.append(made)
         rooms.listener = projector
@@ -379,6 +380,20 @@ async def test_two_peers_asking_after_the_same_run_make_one_run_and_no_refusal(
         assert "request" not in await made.data(client)
         assert len(await made.runs.history(WORKFLOW, NODE)) == 1
         assert not server_state(client).get("refusals")
+
+
+@pytest.mark.parametrize(("person", "known"), [({"id": "ada"}, {"id": "ada"}), (None, {})])
+async def test_with_tokens_an_intent_is_of_whoever_wrote_it(
+    engine: AsyncEngine, tmp_path: Path, person: Mapping[str, str] | None, known: Mapping[str, str]
+) -> None:
+    async with stage(engine, tmp_path, vouched=True) as made:
+        room = (await made.enter()).room
+        client = Client(room, person=person)
+        client.add_node(NODE, prompt="a fox")
+        write(client, request={"after": None, "id": "i1", "by": {"name": "Boss"}})
+        assert "request" not in await made.data(client)
+        assert [intent.by for _, _, intent in made.asked] == [known]
+        assert room.askers == {}
 
 
 async def test_a_stale_intent_is_removed_and_refused(engine: AsyncEngine, tmp_path: Path) -> None:

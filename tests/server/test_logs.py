@@ -7,6 +7,7 @@ import pytest
 import sqlalchemy as sa
 
 from server.logs import request_id, set_up_logging
+from tests.server.tokens import token
 
 
 @pytest.fixture
@@ -71,3 +72,23 @@ def test_libraries_are_heard_from_warnings_on(root: logging.Logger) -> None:
     logging.getLogger("uvicorn.error").info("chatter")
     logging.getLogger("docket").info("chatter")
     assert out.getvalue() == ""
+
+
+@pytest.mark.parametrize("style", ["json", "text"])
+@pytest.mark.parametrize(
+    "quoted",
+    [
+        "GET /ws/w1?token={} HTTP/1.1",
+        "GET /api/workflows?limit=1&token={}&x=1",
+        "< Authorization: Bearer {}",
+        "< Sec-WebSocket-Protocol: darkroom, darkroom.token.{}",
+    ],
+)
+@pytest.mark.parametrize("said", [token(), "half-a-token.of-something"])
+def test_no_line_holds_a_token(root: logging.Logger, style: str, quoted: str, said: str) -> None:
+    out = written(style, root)
+    line = quoted.format(said)
+    logging.getLogger("x").info("%s", line, extra={"action": "quoted", "header": line})
+    logging.getLogger("x").error("failed", exc_info=ValueError(line))
+    assert said not in out.getvalue()
+    assert out.getvalue().count("[token]") >= 3

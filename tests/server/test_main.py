@@ -11,6 +11,8 @@ from pathlib import Path
 import httpx2
 import pytest
 
+from server.access import Access, Role
+from tests.server.tokens import SECRET
 from tests.support.processes import LOOPBACK, PRODUCT_VARIABLE, free_port
 
 ROOT = Path(__file__).parents[2]
@@ -126,7 +128,7 @@ async def test_a_read_only_data_folder_is_told(read_only: Path) -> None:
     ("arguments", "settings", "told"),
     [
         (["--host", "192.0.2.1"], {}, "HOST is 192.0.2.1"),
-        ([], {"DARKROOM_SECRET": "hunter2"}, "DARKROOM_SECRET is set"),
+        ([], {"DARKROOM_SECRET": "hunter2"}, "DARKROOM_SECRET: must be at least 32 bytes long"),
         ([], {"DATABASE_URL": "mysql://h/d"}, "DATABASE_URL: 'mysql' is not supported"),
         ([], {"DEFAULT_PROVIDER": "openai"}, "DEFAULT_PROVIDER, DEFAULT_MODEL: "),
         ([], {"DATABASE_URL": f"postgres://u:hunter2@127.0.0.1:{free_port()}/d"}, "DATABASE_URL: cannot use"),
@@ -151,3 +153,45 @@ async def test_it_tells_its_version() -> None:
     async with command("--version") as process:
         out, _ = await process.communicate()
     assert re.fullmatch(rb"darkroom \S+\n", out)
+
+
+async def test_it_makes_the_first_token() -> None:
+    arguments = ("token", "--role", "admin", "--workflows", "w1,w2", "--name", "Ada", "--days", "2")
+    async with command(*arguments, DARKROOM_SECRET=SECRET) as process:
+        out, told = await process.communicate()
+    assert (process.returncode, told) == (0, b"")
+    caller = Access(SECRET).read(out.decode().removesuffix("\n"))
+    assert (caller.role, caller.workflows, caller.name) == (Role.ADMIN, frozenset({"w1", "w2"}), "Ada")
+    assert 47 * 3600 < (caller.seconds_left() or 0) < 49 * 3600
+
+
+@pytest.mark.parametrize(
+    ("arguments", "settings", "told"),
+    [
+        ([], {}, "DARKROOM_SECRET: set it"),
+        ([], {"DARKROOM_SECRET": "hunter2"}, "DARKROOM_SECRET: must be at least 32 bytes long"),
+        (["--workflows", ","], {"DARKROOM_SECRET": SECRET}, "--workflows: name some"),
+        (["--workflows", "a/b"], {"DARKROOM_SECRET": SECRET}, "--workflows: no workflow can have the id 'a/b'"),
+    ],
+)
+async def test_a_token_that_cannot_be_made_is_told_in_one_line(
+    arguments: list[str], settings: dict[str, str], told: str
+) -> None:
+    line = await refusal("token", *arguments, **settings)
+    assert told in line
+    assert "hunter2" not in line
+
+
+async def test_with_a_secret_it_listens_beyond_this_machine(tmp_path: Path) -> None:
+    settings = {"DARKROOM_DATA": str(tmp_path), "DARKROOM_SECRET": SECRET}
+    async with (
+        asyncio.timeout(60),
+        command("serve", "--host", "0.0.0.0", "--port", "0", **settings) as process,  # noqa: S104
+    ):
+        assert process.stdout is not None
+        address = ADDRESS.fullmatch(await process.stdout.readline())
+        assert address is not None
+        assert address[1].startswith(b"http://127.0.0.1:")
+        async with httpx2.AsyncClient(base_url=address[1].decode()) as client:
+            assert (await client.get("/readyz")).status_code == 200
+            assert (await client.get("/api/workflows")).status_code == 401

@@ -44,3 +44,14 @@ def test_bodies_are_described_as_they_are_checked(document: dict[str, Any]) -> N
     assert set(schema["required"]) == {"workflowId", "nodeId"}
     assert schema["additionalProperties"] is False
     assert "promptSpec" in schema["properties"]
+
+
+def test_what_needs_a_token_says_so_and_with_which_role(document: dict[str, Any]) -> None:
+    assert document["components"]["securitySchemes"].keys() == {"bearer", "query"}
+    share = document["paths"]["/api/workflows/{workflowId}/share"]["post"]
+    assert share["security"] == [{"bearer": []}, {"query": []}]
+    assert {"401", "403"} <= share["responses"].keys()
+    assert share["description"] == "Needs the role editor."
+    open_to_all = {path for path, methods in document["paths"].items() if "security" not in methods.get("get", share)}
+    pages = {"/w/{workflowId}", "/assets/{path}", "/{name}", "/images/{key}"}
+    assert open_to_all == pages | {"/health", "/readyz", "/openapi.json"}

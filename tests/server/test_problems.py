@@ -3,6 +3,7 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
+from crdt.compactor import CompactionFailed
 from crdt.errors import BadUpdate, CrdtError, ProtocolError
 from jobs.errors import BadImage, IllegalTransition, IntentRefused, JobsError, QueueAway, RunBusy, WriteRefused
 from providers.errors import ImageMakingError, ProviderError
@@ -13,6 +14,7 @@ from tests.server.api import Api, fields
 INSIDE = (
     ProtocolError,
     BadUpdate,
+    CompactionFailed,
     IllegalTransition,
     IntentRefused,
     WriteRefused,
@@ -21,7 +23,7 @@ INSIDE = (
     QueueAway,
     ProviderError,
 )
-"""Errors that no request can meet: of websockets, of intents, and of attempts at work."""
+"""Errors that no request can meet: of websockets, of work in the background, of intents, and of attempts at work."""
 
 
 def leaves(kind: type[Exception]) -> Iterator[type[Exception]]:

@@ -27,6 +27,8 @@ from crdt.protocol import AwarenessUpdate, SyncStep1, SyncUpdate
 from crdt.room import CLOSE_BAD_MESSAGE, Room
 from crdt.room import Peer as RoomPeer
 from crdt.rooms import Rooms
+from server.access import Access
+from server.metrics import Metrics
 from server.origins import Origins
 from server.websocket import CLOSE_BAD_ROOM, CLOSE_TEXT, RoomProtocol, websocket_endpoint
 from tests.crdt.builders import awareness, database, running_rooms
@@ -110,7 +112,9 @@ def put(node_id: str, prompt: str = "") -> Callable[[CanvasDoc], None]:
 async def site(request: pytest.FixtureRequest, sqlite_url: str) -> AsyncIterator[Site]:
     async with database(sqlite_url) as engine, running_rooms(engine) as rooms:
         app = Starlette(routes=[WebSocketRoute("/ws/{room}", websocket_endpoint)])
-        app.state.services = SimpleNamespace(rooms=rooms, origins=Origins("http://darkroom.example", []))
+        origins = Origins("http://darkroom.example", [])
+        app.state.services = SimpleNamespace(rooms=rooms, origins=origins, metrics=Metrics())
+        app.state.access = Access()
         listener = socket.socket()
         listener.bind(("127.0.0.1", 0))
         config = uvicorn.Config(

@@ -1,4 +1,5 @@
 import { isRecord } from '../document/values';
+import { accessToken } from './token';
 
 /** What the server says went wrong (RFC 9457), or that it could not be reached. */
 export class Problem extends Error {
@@ -32,13 +33,12 @@ export async function request(method: string, path: string, body?: unknown): Pro
 }
 
 async function send(method: string, path: string, body: unknown): Promise<Response> {
-  const init: RequestInit = {
-    method,
-    signal: AbortSignal.timeout(TIMEOUT_MS),
-    headers: { Accept: 'application/json' },
-  };
+  const headers = new Headers({ Accept: 'application/json' });
+  const token = accessToken();
+  if (token !== null) headers.set('Authorization', `Bearer ${token}`);
+  const init: RequestInit = { method, signal: AbortSignal.timeout(TIMEOUT_MS), headers };
   if (body !== undefined) {
-    init.headers = { Accept: 'application/json', 'Content-Type': 'application/json' };
+    headers.set('Content-Type', 'application/json');
     init.body = JSON.stringify(body);
   }
   try {

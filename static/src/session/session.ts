@@ -3,6 +3,7 @@ import { WebsocketProvider } from 'y-websocket';
 
 import { Api } from '../api/client';
 import type { Makers } from '../api/records';
+import { accessToken } from '../api/token';
 import { FlowBinding } from '../binding/flow';
 import { edgesOf, metaOf, nodesOf } from '../document/write';
 import { Presence } from '../presence/presence';
@@ -32,7 +33,11 @@ export interface Session {
 
 export function openSession(workflowId: string): Session {
   const doc = new Y.Doc();
-  const provider = new WebsocketProvider(socketOrigin(), workflowId, doc, { disableBc: true });
+  const token = accessToken();
+  const provider = new WebsocketProvider(socketOrigin(), workflowId, doc, {
+    disableBc: true,
+    params: token === null ? {} : { token },
+  });
   const toasts = new Toasts();
   const api = new Api(workflowId);
   const person = loadPerson();

@@ -35,7 +35,7 @@ export function Banner() {
 }
 
 function textOf(link: string, unsent: number, seen: boolean, away: boolean): string | null {
-  if (link === 'refused') return 'This canvas cannot be opened here.';
+  if (link === 'refused') return 'This canvas cannot be opened here. If you came by a link, ask for a new one.';
   if (link === 'offline') {
     if (!seen) return 'The server cannot be reached. Trying again.';
     if (unsent === 0) return 'Gone offline. Your edits are kept.';
