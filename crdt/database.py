@@ -3,6 +3,7 @@
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 BUSY_TIMEOUT_MS = 15_000
@@ -22,12 +23,22 @@ def create_engine(url: str) -> AsyncEngine:
     """
     if sa.make_url(url).get_backend_name() == "sqlite":
         engine = create_async_engine(url, pool_size=8, max_overflow=8, hide_parameters=True)
-        sa.event.listen(engine.sync_engine, "connect", _on_connect)
-        sa.event.listen(engine.sync_engine, "begin", _on_begin)
+        prepare_sqlite(engine.sync_engine)
         return engine
     return create_async_engine(
         url, pool_size=8, max_overflow=8, pool_pre_ping=True, pool_timeout=10, hide_parameters=True
     )
+
+
+def prepare_sqlite(engine: sa.Engine) -> None:
+    """Make every connection of a SQLite engine durable, and every transaction take the write lock at once."""
+    sa.event.listen(engine, "connect", _on_connect)
+    sa.event.listen(engine, "begin", _on_begin)
+
+
+def insert_into(dialect: str, table: sa.Table) -> Any:
+    """An INSERT that knows `on_conflict_do_...`, of SQLite or Postgres."""
+    return sqlite.insert(table) if dialect == "sqlite" else postgresql.insert(table)
 
 
 def read_only(engine: AsyncEngine) -> AsyncEngine:

@@ -41,6 +41,8 @@ class RoomLimits:
     """How long an empty room stays open: through a reload of the page, or a short break of its network."""
     mirror_after_s: float = 0.5
     """How long changes of nodes wait before they are mirrored."""
+    mirror_pause_s: float = 2.0
+    """Between two mirrors of one room: while people drag, its rows follow this often."""
     snapshot_rows: int = 500
     """Log rows after which the whole state is stored and the log trimmed."""
     tick_s: float = 5.0
@@ -79,6 +81,7 @@ class _Entry:
     edges: set[str] = field(default_factory=set)
     meta: bool = False
     complete: bool = False
+    mirrored_at: float = 0.0
     rows: int = 0
     ahead: set[int] = field(default_factory=set)
     mirror_timer: asyncio.TimerHandle | None = None
@@ -419,7 +422,8 @@ class Rooms:
     def _mirror_later(self, entry: _Entry) -> None:
         if entry.mirror_timer is None and entry.dirty and not self._stopping:
             loop = asyncio.get_running_loop()
-            entry.mirror_timer = loop.call_later(self.limits.mirror_after_s, self._mirror_now, entry)
+            due = max(loop.time() + self.limits.mirror_after_s, entry.mirrored_at + self.limits.mirror_pause_s)
+            entry.mirror_timer = loop.call_at(due, self._mirror_now, entry)
 
     def _mirror_now(self, entry: _Entry) -> None:
         entry.mirror_timer = None
@@ -436,6 +440,7 @@ class Rooms:
             nodes, edges, meta, complete = entry.nodes, entry.edges, entry.meta, entry.complete
             entry.nodes, entry.edges, entry.meta, entry.complete = set(), set(), False, False
             fence = room.fence
+            entry.mirrored_at = asyncio.get_running_loop().time()
             try:
                 mirror = await self._read_mirror(room, nodes, edges, complete=complete)
                 written = await self._store.mirror(room.id, mirror, fence)

@@ -1,23 +1,23 @@
 """What a room needs of SQL: the update log, snapshots, the keeper's lease, and the mirror in `workflow_nodes`."""
 
 import datetime as dt
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, TypeVar
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from crdt import protocol
-from crdt.database import read_only
+from crdt.database import insert_into, read_only
 from crdt.mirror import write_mirror
 from crdt.rows import EdgeRow, Head, Loaded, Mirror, NodeRow
-from crdt.sqlite_log import SqliteLog
+from crdt.sqlite_writer import SqliteWriter
 from crdt.tables import document_updates, documents, processes, workflows
 
 __all__ = ["EdgeRow", "Head", "Loaded", "Mirror", "NodeRow", "SqlStore"]
 
 LEASE_S = 6.0
+T = TypeVar("T")
 
 
 class SqlStore:
@@ -39,7 +39,7 @@ class SqlStore:
         self._process_id = process_id
         self._lease = dt.timedelta(seconds=lease_s)
         self._sqlite = engine.dialect.name == "sqlite"
-        self._log = SqliteLog(str(engine.url.database)) if self._sqlite else None
+        self._writer = SqliteWriter(str(engine.url.database)) if self._sqlite else None
 
     async def ensure(self, room: str) -> None:
         """Commit the rows of a workflow and its document unless they are there."""
@@ -65,8 +65,8 @@ class SqlStore:
 
         """
         now = _now()
-        if self._log is not None:
-            return await self._log.append({room: pack(updates[room]) for room in updates}, now)
+        if self._writer is not None:
+            return await self._writer.append({room: pack(updates[room]) for room in updates}, now)
         rooms = sorted(updates)
         async with self._engine.begin() as connection:
             query = sa.select(documents.c.id, documents.c.seq).where(documents.c.id.in_(rooms)).order_by(documents.c.id)
@@ -195,16 +195,26 @@ class SqlStore:
             Whether it was written: a stale fence changes nothing.
 
         """
-        async with self._engine.begin() as connection:
+
+        def write(connection: sa.Connection) -> bool:
             query = sa.select(documents.c.fence, documents.c.keeper).where(documents.c.id == room).with_for_update()
-            row = (await connection.execute(query)).one_or_none()
+            row = connection.execute(query).one_or_none()
             if row is None or row.fence != fence or row.keeper != self._process_id:
                 return False
-            await write_mirror(connection, room, mirror, _now(), self._insert)
+            write_mirror(connection, room, mirror, _now())
             if mirror.seq is not None:
                 mine = documents.c.id == room
-                await connection.execute(sa.update(documents).where(mine).values(mirror_seq=mirror.seq))
+                connection.execute(sa.update(documents).where(mine).values(mirror_seq=mirror.seq))
             return True
+
+        return await self._transact(write)
+
+    async def _transact(self, work: Callable[[sa.Connection], T]) -> T:
+        """Commit what `work` does, with as few changes of thread as the database allows."""
+        if self._writer is not None:
+            return await self._writer.run(work)
+        async with self._engine.begin() as connection:
+            return await connection.run_sync(work)
 
     def _keeper_is_dead(self) -> sa.ColumnElement[bool]:
         if self._sqlite:
@@ -219,7 +229,7 @@ class SqlStore:
         return (await connection.execute(sa.select(sa.func.now()))).scalar_one()
 
     def _insert(self, table: sa.Table) -> Any:
-        return sqlite.insert(table) if self._sqlite else postgresql.insert(table)
+        return insert_into(self._engine.dialect.name, table)
 
 
 def pack(updates: Sequence[bytes]) -> bytes:

@@ -19,7 +19,7 @@ from jobs.tables import workers
 
 LEASE_S = 5.0
 """How long a worker that stopped beating still counts as alive (seconds)."""
-BEAT_S = 1.25
+BEAT_S = 1.5
 _PROCESS = uuid.uuid4().hex
 
 

@@ -25,6 +25,8 @@ logger = logging.getLogger(__name__)
 PAGE: Final = 500
 SETTLED_S: Final = 5.0
 """Runs touched more recently are left to whoever touched them."""
+SCHEDULING_S: Final = 0.5
+"""How exactly jobs that were put off come back (seconds); nothing people wait for goes this way."""
 LIMIT_S: Final = 20.0
 """Time one look at the database may take: behind a black hole it never answers."""
 
@@ -38,7 +40,7 @@ class Pace:
         beat_s: Between two signs of life.
         redelivery_s: A job whose worker did not renew it for so long goes to another.
         grace_s: At a stop, running attempts may take so long to end by themselves.
-        check_s: The queue is asked at least so often.
+        check_s: The queue is asked at least so often; new jobs and woken ones do not wait for it.
         trouble_s: After a failure of the worker's own.
 
     """
@@ -47,7 +49,7 @@ class Pace:
     beat_s: float = BEAT_S
     redelivery_s: float = 4.0
     grace_s: float = 10.0
-    check_s: float = 0.25
+    check_s: float = 1.0
     trouble_s: float = 1.0
 
 
@@ -203,6 +205,7 @@ class Worker:
                 redelivery_timeout=dt.timedelta(seconds=self._pace.redelivery_s),
                 reconnection_delay=dt.timedelta(seconds=self._pace.trouble_s),
                 minimum_check_interval=dt.timedelta(seconds=self._pace.check_s),
+                scheduling_resolution=dt.timedelta(seconds=min(self._pace.check_s, SCHEDULING_S)),
                 schedule_automatic_tasks=False,
             )
             async with self._surviving("worker_broken"), worker:

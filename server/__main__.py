@@ -4,6 +4,7 @@ import argparse
 import asyncio
 import contextlib
 import errno
+import gc
 import logging
 import os
 import signal
@@ -167,6 +168,9 @@ class _Process:
         if find_page() is None:
             logger.warning("the page is not built: python3 dev.py run builds it", extra={"action": "no_page"})
         async with self._app.router.lifespan_context(self._app):
+            # What was made so far stays for good: the garbage collector need not walk it again and again.
+            gc.collect()
+            gc.freeze()
             await self._server.serve(sockets=[self._listener])
         logger.info("stopped", extra={"action": "stopped"})
 

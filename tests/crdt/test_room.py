@@ -448,3 +448,41 @@ async def test_a_write_to_a_room_that_was_let_go_reaches_nobody_and_is_not_store
         canvas.nodes_of(doc)["n"] = Map({"data": Map()})
     assert not room.apply(room.state(), Origin.BUS)
     assert recorder.stored == []
+
+
+def drawing(author: Client, node_id: str) -> None:
+    with author.doc.transaction():
+        canvas.nodes_of(author.doc)[node_id] = Map({"data": Map()})
+    author.push()
+
+
+async def test_in_a_crowd_edits_that_follow_quickly_leave_together_and_the_first_at_once() -> None:
+    room = Recorder().room()
+    author, watcher, *_ = [Client(room) for _ in range(CROWD + 2)]
+    room.flush()
+    room._sent_at = 0.0
+    before = watcher.socket.writes
+    drawing(author, "first")
+    await asyncio.sleep(0)
+    assert watcher.socket.writes == before + 1
+    for node_id in ("second", "third"):
+        drawing(author, node_id)
+        await asyncio.sleep(0)
+    assert watcher.socket.writes == before + 1
+    async with asyncio.timeout(5):
+        while watcher.socket.writes == before + 1:
+            await asyncio.sleep(0)
+    assert watcher.socket.writes == before + 2
+    watcher.pull()
+    assert watcher.flow() == author.flow()
+
+
+async def test_a_room_that_is_closed_tells_what_waited_first() -> None:
+    room = Recorder().room()
+    author, watcher, *_ = [Client(room) for _ in range(CROWD + 2)]
+    for node_id in ("first", "second"):
+        drawing(author, node_id)
+        await asyncio.sleep(0)
+    room.close(1012, "restart")
+    watcher.pull()
+    assert watcher.flow() == author.flow()

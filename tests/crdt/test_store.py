@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from crdt.catalog import Catalog
 from crdt.rows import EdgeRow, Mirror, NodeRow
-from crdt.sqlite_log import SqliteLog
+from crdt.sqlite_writer import SqliteWriter
 from crdt.store import SqlStore, pack, unpack
 from crdt.tables import document_updates, documents, processes, workflow_edges, workflow_nodes
 from tests.crdt.builders import database
@@ -192,6 +192,6 @@ async def test_the_log_is_empty_after_a_full_snapshot(store: SqlStore, engine: A
 
 async def test_a_database_that_refuses_an_append_is_told_as_such(tmp_path: Path) -> None:
     """The journal keeps what was refused and tries again."""
-    log = SqliteLog(str(tmp_path / "empty.db"))
+    log = SqliteWriter(str(tmp_path / "empty.db"))
     with pytest.raises(OperationalError):
         await log.append({"r": b"row"}, dt.datetime.now(dt.UTC))
