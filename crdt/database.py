@@ -1,8 +1,11 @@
 """The one way this project opens a database: SQLite made durable and serial for writers, or Postgres."""
 
+import contextlib
+import sqlite3
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 BUSY_TIMEOUT_MS = 15_000
@@ -24,6 +27,7 @@ def create_engine(url: str) -> AsyncEngine:
         engine = create_async_engine(url, pool_size=8, max_overflow=8, hide_parameters=True)
         sa.event.listen(engine.sync_engine, "connect", _on_connect)
         sa.event.listen(engine.sync_engine, "begin", _on_begin)
+        sa.event.listen(engine.sync_engine, "invalidate", _on_invalidate)
         return engine
     return create_async_engine(
         url, pool_size=8, max_overflow=8, pool_pre_ping=True, pool_timeout=10, hide_parameters=True
@@ -52,3 +56,10 @@ def _on_connect(connection: Any, _record: Any) -> None:
 def _on_begin(connection: sa.Connection) -> None:
     deferred = connection.get_execution_options().get("darkroom_read_only", False)
     connection.exec_driver_sql("BEGIN" if deferred else "BEGIN IMMEDIATE")
+
+
+def _on_invalidate(connection: Any, _record: Any, _error: BaseException | None) -> None:
+    # A statement of a task that was cancelled may still be open, and SQLite really closes a connection only when its last
+    # statement is gone: until the garbage collector came by, the write lock stayed with nobody.
+    with contextlib.suppress(sqlite3.Error, SQLAlchemyError, ValueError):
+        connection.rollback()
