@@ -156,6 +156,7 @@ class Rooms:
                 await self._store.retire()
         except (TimeoutError, SQLAlchemyError, OSError):
             logger.exception("could not store every room", extra={"action": "stop_incomplete"})
+        await asyncio.sleep(0)  # What was spawned just now begins, or Python warns of work that nobody awaited.
         for task in tuple(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

@@ -40,6 +40,8 @@ class Person:
     def __init__(self, client_id: int) -> None:
         self.doc: CanvasDoc = Doc(client_id=client_id)
         self.line: Line | None = None
+        self.has_met = False
+        """Whether somebody told them what the room may not know yet."""
         self._emitted: list[bytes] = []
         self._watch = self.doc.observe(lambda event: self._emitted.append(event.update))
 
@@ -60,6 +62,7 @@ class Person:
         async with AsyncExitStack() as opened:
             room = await opened.enter_async_context(rooms.use(room_id))
             self.line = Line(room, opened.pop_all())
+        self.has_met = False
         self.line.outbox.append(protocol.step1_message(self.doc.get_state()))
 
     async def leave(self) -> None:
@@ -160,6 +163,7 @@ def meet(one: Person, other: Person) -> None:
     """Two people exchange what they have without the server, as two tabs of one browser do."""
     for target, source in itertools.permutations((one, other)):
         target.apply(source.doc.get_update(target.doc.get_state()))
+        target.has_met = True
 
 
 async def turns(count: int) -> None:
