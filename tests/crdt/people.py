@@ -72,16 +72,18 @@ class Person:
             line.room.leave(line.peer)
             await line.hold.aclose()
 
-    def send(self, *, order: str = "in order") -> None:
-        """Let the room receive what is on the way to it."""
+    def send(self, *, order: str = "in order") -> list[bytes]:
+        """Let the room receive what is on the way to it; returns the updates among it."""
         line = self.line
         if line is None:
-            return
+            return []
         frames, line.outbox = line.outbox, []
         if order == "reversed":
             frames.reverse()
         for frame in frames * (2 if order == "twice" else 1):
             line.room.receive(line.peer, frame)
+        messages = [message for frame in frames for message in protocol.parse(frame)]
+        return [message.update for message in messages if isinstance(message, protocol.SyncUpdate)]
 
     def read(self) -> bool:
         """Take what the room wrote, answering its questions; False when there was nothing."""
