@@ -1,9 +1,12 @@
 """The one way this project opens a database: SQLite made durable and serial for writers, or Postgres."""
 
+import contextlib
+import sqlite3
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 BUSY_TIMEOUT_MS = 15_000
@@ -34,6 +37,7 @@ def prepare_sqlite(engine: sa.Engine) -> None:
     """Make every connection of a SQLite engine durable, and every transaction take the write lock at once."""
     sa.event.listen(engine, "connect", _on_connect)
     sa.event.listen(engine, "begin", _on_begin)
+    sa.event.listen(engine, "invalidate", _on_invalidate)
 
 
 def insert_into(dialect: str, table: sa.Table) -> Any:
@@ -63,3 +67,10 @@ def _on_connect(connection: Any, _record: Any) -> None:
 def _on_begin(connection: sa.Connection) -> None:
     deferred = connection.get_execution_options().get("darkroom_read_only", False)
     connection.exec_driver_sql("BEGIN" if deferred else "BEGIN IMMEDIATE")
+
+
+def _on_invalidate(connection: Any, _record: Any, _error: BaseException | None) -> None:
+    # A statement of a task that was cancelled may still be open, and SQLite really closes a connection only when its last
+    # statement is gone: until the garbage collector came by, the write lock stayed with nobody.
+    with contextlib.suppress(sqlite3.Error, SQLAlchemyError, ValueError):
+        connection.rollback()

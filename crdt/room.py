@@ -22,6 +22,7 @@ from crdt.errors import BadUpdate, ProtocolError
 from crdt.json import Json
 from crdt.presence import Presence
 from crdt.protocol import AwarenessEntry, AwarenessUpdate, QueryAwareness, SyncStep1, SyncUpdate, binary_frame
+from crdt.waiting import Waiting
 from crdt.watch import Touched, Watch
 
 logger = logging.getLogger(__name__)
@@ -36,8 +37,6 @@ PAUSE_PER_PEER_S, LONGEST_PAUSE_S = 1.6e-4, 0.016
 """In a crowd, how long after a write the next one waits: writing to a peer takes some 2 us, so this keeps one room's
 writes near 1 % of a core, and no wait is longer than a frame of a screen. An edit after a quiet time never waits."""
 BEHIND_LIMIT_S = 10.0
-MAX_WAITING = 64
-"""Updates kept whose parent is still to come; of more, the oldest are left to the clients that made them."""
 READ_ONLY = "read-only: this token may look, not edit"
 CLOSE_BAD_MESSAGE, CLOSE_TRY_AGAIN, CLOSE_RESTART = 4400, 1013, 1012
 
@@ -120,7 +119,7 @@ class Room:
         self._join_tail_bytes = 0
         self._server_entry = AwarenessEntry(secrets.randbits(32), 0, "null")
         self._watch: Watch | None = None
-        self._waiting: list[bytes] = []
+        self._waiting: Waiting
         self._set_doc(state, client_id)
 
     @property
@@ -252,22 +251,16 @@ class Room:
             raise BadUpdate("not a Yjs update, or one this document refuses") from error
         if not changed:
             return False
-        self._note_waiting(watch, update)
+        self._waiting.note(update)
         self._tell(message)
         if origin is Origin.PEER:
             self._stored(self, update)
         self._report(watch, server=False)
         return True
 
-    def _note_waiting(self, watch: Watch, update: bytes) -> None:
-        if watch.waits:
-            self._waiting = [*self._waiting, update][-MAX_WAITING:]
-        elif self._waiting:
-            self._waiting = [older for older in self._waiting if watch.lacks(older)]
-
     def _with_waiting(self, frames: bytes) -> bytes:
         """Frames for a peer that catches up: the document's own encoding leaves out what waits for its parent."""
-        waiting = [binary_frame(protocol.update_message(update)) for update in self._waiting]
+        waiting = [binary_frame(protocol.update_message(update)) for update in self._waiting.updates()]
         return b"".join((frames, *waiting)) if waiting else frames
 
     def _refuse(self, peer: Peer) -> None:
@@ -317,8 +310,8 @@ class Room:
 
     def state(self) -> bytes:
         """The whole document as one Yjs update (v1), with what waits for a parent."""
-        whole = self.doc.get_update()
-        return merge_updates(whole, *self._waiting) if self._waiting else whole
+        whole, waiting = self.doc.get_update(), self._waiting.updates()
+        return merge_updates(whole, *waiting) if waiting else whole
 
     def rebase(self, fence: int | None) -> None:
         """Replace the document by itself under another client id: a new lease never reuses the id of an old one."""
@@ -327,12 +320,13 @@ class Room:
 
     def _set_doc(self, state: list[bytes], client_id: int) -> None:
         doc: CanvasDoc = Doc(client_id=client_id)
+        self._waiting = Waiting(doc.get_state)
         for update in state:
             doc.apply_update(update)
+            self._waiting.note(update)
         if self._watch is not None:
             self._watch.drop()
         self.doc, self._watch = doc, Watch(doc, self.askers)
-        self._waiting = [update for update in state if self._watch.lacks(update)][-MAX_WAITING:]
 
     def _report(self, watch: Watch, *, server: bool) -> None:
         touched = watch.take_touched(server=server)

@@ -6,9 +6,10 @@ import json
 import logging
 import re
 import secrets
-from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Protocol
 
 from sqlalchemy.exc import SQLAlchemyError
@@ -360,7 +361,7 @@ class Rooms:
         self._advance(entry, entry.room, seq)
         if entry.rows >= self.limits.snapshot_rows and entry.room.is_keeper and not entry.writing.locked():
             entry.rows = 0
-            self._spawn(self._guard(self._snapshot(entry), "snapshot_failed", room_id))
+            self._spawn(self._guard(partial(self._snapshot, entry), "snapshot_failed", room_id))
 
     def _advance(self, entry: _Entry, room: Room, seq: int) -> None:
         """Move the cursor to a number that was applied; numbers behind a gap wait for it to close."""
@@ -379,7 +380,7 @@ class Rooms:
         if entry is not None:
             entry.gap_timer = None
             if entry.ahead:
-                self._spawn(self._guard(self._catch_up(room_id), "catch_up_failed", room_id))
+                self._spawn(self._guard(partial(self._catch_up, room_id), "catch_up_failed", room_id))
 
     async def _catch_up(self, room_id: str) -> None:
         """Read from SQL what the bus did not bring."""
@@ -428,7 +429,7 @@ class Rooms:
     def _mirror_now(self, entry: _Entry) -> None:
         entry.mirror_timer = None
         if entry.room is not None:
-            self._spawn(self._guard(self._mirror(entry), "mirror_failed", entry.room.id))
+            self._spawn(self._guard(partial(self._mirror, entry), "mirror_failed", entry.room.id))
 
     async def _mirror(self, entry: _Entry) -> None:
         room = entry.room
@@ -488,7 +489,7 @@ class Rooms:
                 room.apply(frame.payload, Origin.BUS)
                 self._advance(entry, room, frame.seq)
             elif frame.kind is Kind.HEAD and frame.seq > room.cursor:
-                self._spawn(self._guard(self._catch_up(room_id), "catch_up_failed", room_id))
+                self._spawn(self._guard(partial(self._catch_up, room_id), "catch_up_failed", room_id))
             elif self.listener is not None and room.is_keeper and frame.kind is Kind.HINT:
                 self.listener.room_hinted(room, frame.payload.decode())
             elif self.listener is not None and room.is_keeper and frame.kind is Kind.PROGRESS:
@@ -499,7 +500,7 @@ class Rooms:
     async def _tick_forever(self) -> None:
         while True:
             await asyncio.sleep(self.limits.tick_s)
-            await self._guard(self.tick(), "tick_failed", "")
+            await self._guard(self.tick, "tick_failed", "")
 
     async def tick(self) -> None:
         """Beat, repeat the server's awareness, close gaps the bus left, and keep what nobody keeps."""
@@ -540,11 +541,11 @@ class Rooms:
         task.add_done_callback(self._tasks.discard)
         return task
 
-    async def _guard(self, work: Coroutine[Any, Any, None], action: str, room_id: str) -> None:
+    async def _guard(self, work: Callable[[], Awaitable[None]], action: str, room_id: str) -> None:
         """Run background work whose failure is logged and tried again by the next tick."""
         with suppress(RoomUnavailable):
             try:
-                await work
+                await work()
             except (SQLAlchemyError, OSError) as error:
                 facts = {"action": action, "room": room_id, "reason": type(error).__name__}
                 logger.warning("%s, will be tried again", action.replace("_", " "), extra=facts)

@@ -18,6 +18,8 @@ __all__ = ["EdgeRow", "Head", "Loaded", "Mirror", "NodeRow", "SqlStore"]
 
 LEASE_S = 6.0
 T = TypeVar("T")
+NOWHERE = -1
+"""As `documents.mirror_seq`: the rows follow no number in the log."""
 
 
 class SqlStore:
@@ -202,9 +204,10 @@ class SqlStore:
             if row is None or row.fence != fence or row.keeper != self._process_id:
                 return False
             write_mirror(connection, room, mirror, _now())
-            if mirror.seq is not None:
-                mine = documents.c.id == room
-                connection.execute(sa.update(documents).where(mine).values(mirror_seq=mirror.seq))
+            # With edits still on their way, a crash may take back what the rows show: the next to open writes them anew.
+            follows = mirror.seq if mirror.seq is not None else NOWHERE
+            mine = documents.c.id == room
+            connection.execute(sa.update(documents).where(mine).values(mirror_seq=follows))
             return True
 
         return await self._transact(write)

@@ -7,10 +7,9 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pycrdt import get_update
-
 from crdt import protocol
 from crdt.canvas import INTENT_KEY, CanvasDoc, edges_of, meta_of, nodes_of
+from crdt.waiting import Lacking
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +40,6 @@ class Watch:
         self._subscriptions: list[Any] = [raw.observe(self._transaction_ended)]
         self._subscriptions += [root(doc).integrated.observe_deep(observer) for root, observer in roots.items()]
         self._changed = False
-        self.waits = False
         self._emitted: bytes | None = None
         self._recording = False
         self._nodes: set[str] = set()
@@ -80,8 +78,7 @@ class Watch:
             finally:
                 transaction.drop()
                 self._author = None
-        self.waits = not self._changed and self.lacks(update)
-        return self._changed or self.waits
+        return self._changed or Lacking(self._state()).of(update) is not None
 
     def record(self) -> None:
         """Keep what the next transaction emits."""
@@ -103,15 +100,13 @@ class Watch:
         self._meta = False
         return touched
 
-    def lacks(self, update: bytes) -> bool:
-        """Whether an update that was applied holds something the document lacks: its parent is still to come."""
+    def _state(self) -> bytes:
         transaction = self._raw.create_transaction()
         try:
-            state_vector = self._raw.get_state(transaction)
+            state_vector: bytes = self._raw.get_state(transaction)
         finally:
             transaction.drop()
-        structs_by_client = protocol.Reader(get_update(update, state_vector)).var_uint()
-        return structs_by_client > 0
+        return state_vector
 
     # Nothing below may raise: it is called from within the document.
 
