@@ -325,7 +325,7 @@ def compact_year(year: Year, kept_days: int) -> tuple[bytes, Compacted, float]:
     state = year.state()
     frontier = encode_vector(year.vectors[-1 - kept_days])
     began = time.perf_counter()
-    made = asyncio.run(compact_apart(state, frontier))
+    made = asyncio.run(compact_apart([state], frontier))
     return state, made, time.perf_counter() - began
 
 
