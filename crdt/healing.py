@@ -66,6 +66,17 @@ def heal(doc: CanvasDoc, number: int, plan: Plan, truth: Truth | None = None) ->
     return writing.update()
 
 
+def plain_content(value: object) -> bytes | None:
+    """A value as the encoded content of an item (kind ANY), as `Plan.claims` has it; None of what is no JSON value."""
+    out = bytearray()
+    write_uint(out, 1)
+    try:
+        write_any(out, value)
+    except TypeError:
+        return None
+    return bytes(out)
+
+
 def _current(doc: CanvasDoc, place: Place) -> Any:
     root, *keys = place.path
     at: Any = doc.get(root, type=Map)

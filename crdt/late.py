@@ -6,7 +6,7 @@ committed, and lets nobody else wait. A room that was never compacted has no `La
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Final
@@ -19,7 +19,7 @@ from crdt.chains import Place, key_items
 from crdt.errors import BadUpdate, ProtocolError
 from crdt.growth_store import GrowthStore
 from crdt.guard import HEAL_BASE, Guard, Plan
-from crdt.healing import HEALS, Truth, heal
+from crdt.healing import HEALS, Truth, heal, plain_content
 from crdt.ids import IdSet
 from crdt.room import CLOSE_BAD_MESSAGE, CLOSE_TRY_AGAIN, Peer, Room
 from crdt.update import GC, Update, decode, decode_structs, decode_vector
@@ -70,6 +70,7 @@ class Late:
         self.guard = guard
         self.stored = guard
         """The one that SQL has."""
+        self.step2_s = STEP2_S
         self._room = room
         self._store = store
         self._spawn = spawn
@@ -86,6 +87,8 @@ class Late:
         self._looker: asyncio.Task[None] | None = None
         self._idle = asyncio.Event()
         self._idle.set()
+        self._looked = asyncio.Event()
+        self._looked.set()
 
     @property
     def busy(self) -> bool:
@@ -95,6 +98,16 @@ class Late:
     async def settled(self) -> None:
         """Return once every late peer was healed, or was sent away."""
         await self._idle.wait()
+
+    async def finish(self) -> None:
+        """Heal who said what they have, and leave the others to whoever serves them next; the room is being closed."""
+        for peer in tuple(self._visits):
+            self.leave(peer)
+        await self.settled()
+
+    async def looked(self) -> None:
+        """Return once every edit that lost so far was looked at."""
+        await self._looked.wait()
 
     # What the room asks
 
@@ -127,11 +140,17 @@ class Late:
         if peer.read_only:
             self._start(peer, visit, None)
         else:
-            visit.timer = asyncio.get_running_loop().call_later(STEP2_S, self._start, peer, visit, None)
+            visit.timer = asyncio.get_running_loop().call_later(self.step2_s, self._start, peer, visit, None)
         return True
 
-    def takes(self, peer: Peer, update: bytes) -> bool:
+    def takes(self, peer: Peer, update: bytes, *, step2: bool) -> bool:
         """Whether an edit of a peer is dealt with here and not as any other.
+
+        Args:
+            peer: Who sent it.
+            update: Yjs update (v1).
+            step2: Whether it says all that the peer has. A key that goes by that is not believed to be gone: a tab may
+                have told this one what it lacked, past the server, and by that have broken its chains.
 
         Raises:
             BadUpdate: It cannot be read.
@@ -141,9 +160,13 @@ class Late:
         if visit is None:
             structs = decode_structs(update)
             if not self.guard.concerns(structs):
-                if not self.guard.settled:
+                if not (step2 or self.guard.settled):
                     return False
-                self._apply_and_look(peer, update, structs)
+                done = self._room.apply_recorded(update, peer.person, raw=True)
+                if step2:
+                    self.carry_out(self._brought_back(Plan({}), done.removed))
+                if self.guard.settled:
+                    self._note_lost(update, structs, decode(done.emitted))
                 return True
             visit = self._visits[peer] = _Visit()
             self._idle.clear()
@@ -256,10 +279,21 @@ class Late:
         sent = decode(update) if update is not None else None
         plan = self.guard.plan(known, self._archives or (), lacked=lacked, update=sent)
         if update is not None:
-            room.apply_recorded(update, peer.person, raw=False)
+            plan = self._brought_back(plan, room.apply_recorded(update, peer.person, raw=False).removed)
         self.carry_out(plan)
         if visit.vector is not None and peer in room.peers:
             room.answer(peer, visit.vector)
+
+    def _brought_back(self, plan: Plan, removed: Mapping[tuple[str, ...], Any]) -> Plan:
+        """A plan with the compacted keys that were taken away, as they were."""
+        if not removed:
+            return plan
+        places = {(*place.path, place.key): place for place in self.guard.anchors}
+        claims = dict(plan.claims)
+        for way in removed.keys() & places.keys():
+            if claims.get(places[way]) is None and (content := plain_content(removed[way])) is not None:
+                claims[places[way]] = content
+        return Plan(claims, plan.hanging)
 
     def _heal(self, plan: Plan, number: int) -> None:
         room = self._room
@@ -307,14 +341,14 @@ class Late:
 
     # Edits that a heal overtook
 
-    def _apply_and_look(self, peer: Peer, update: bytes, structs: Update) -> None:
-        emitted = decode(self._room.apply_recorded(update, peer.person, raw=True))
+    def _note_lost(self, update: bytes, structs: Update, emitted: Update) -> None:
         dead = IdSet.of(emitted.deletes)
         # Whoever wrote behind a heal has seen it.
         ends = [(c, s.end - 1) for c, s in key_items(structs) if s.origin is None or s.origin[0] < HEAL_BASE]
         if not any(one in dead for one in ends) or len(self._lost) >= MAX_LOST:
             return
         self._lost.append((decode(update), emitted))
+        self._looked.clear()
         if self._looker is None or self._looker.done():
             self._looker = self._spawn(self._look())
 
@@ -327,6 +361,8 @@ class Late:
             state = partial(bytes, self._room.doc.get_update())
             plan = await asyncio.to_thread(self.guard.overtaken, update, emitted, state)
             self.carry_out(plan)
+            if not self._lost:
+                self._looked.set()
             pause = PAUSE_S if plan else min(pause * 2, LONGEST_PAUSE_S)
             await asyncio.sleep(pause)
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from pycrdt import Doc, get_update, merge_updates
 
@@ -77,6 +77,16 @@ class Peer:
     """The state vector at the moment its transport filled up; None while it keeps up."""
     behind_timer: asyncio.TimerHandle | None = None
     refused_states: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """What the document made of an update."""
+
+    emitted: bytes
+    """Yjs update (v1)."""
+    removed: Mapping[tuple[str, ...], Any]
+    """Values that were taken away, by the way to their key."""
 
 
 Stored = Callable[["Room", bytes], None]
@@ -190,8 +200,8 @@ class Room:
 
     def _receive(self, peer: Peer, message: protocol.Message) -> None:
         match message:
-            case SyncUpdate(update):
-                self._take(peer, update, protocol.update_message(update))
+            case SyncUpdate(update, step2):
+                self._take(peer, update, protocol.update_message(update), step2=step2)
             case AwarenessUpdate(entries):
                 peer.refused_states += self.presence.receive(peer, entries)
                 self._schedule_awareness()
@@ -203,11 +213,11 @@ class Room:
             case _:  # Also a permission denied: nothing of ours can be denied by a client.
                 logger.debug("unknown message", extra={"action": "unknown_message", "room": self.id})
 
-    def _take(self, peer: Peer, update: bytes, message: bytes) -> None:
+    def _take(self, peer: Peer, update: bytes, message: bytes, *, step2: bool = False) -> None:
         if peer.read_only:
             if self._brings_something(update):
                 self._refuse(peer)
-        elif self.late is None or not self.late.takes(peer, update):
+        elif self.late is None or not self.late.takes(peer, update, step2=step2):
             self._apply(update, Origin.PEER, message, peer.person)
 
     def answer(self, peer: Peer, state_vector: bytes) -> None:
@@ -251,7 +261,7 @@ class Room:
             self.late.carry_out(plan)
         return changed
 
-    def apply_recorded(self, update: bytes, author: Mapping[str, str] | None, *, raw: bool) -> bytes:
+    def apply_recorded(self, update: bytes, author: Mapping[str, str] | None, *, raw: bool) -> Recorded:
         """As `apply`, for `crdt.late`.
 
         Args:
@@ -259,19 +269,17 @@ class Room:
             author: See `Peer.person`.
             raw: Whether the bytes go on and are stored, and not what the document made of them.
 
-        Returns:
-            What the document made of it, a Yjs update (v1).
-
         """
         watch = self._watch
         if watch is None:
-            return protocol.EMPTY_UPDATE
+            return Recorded(protocol.EMPTY_UPDATE, {})
         watch.record()
-        try:
-            self._apply(update, Origin.PEER, protocol.update_message(update) if raw else None, author)
-        finally:
-            emitted = watch.take_emitted()
-        return emitted or protocol.EMPTY_UPDATE
+        with watch.removals() as removed:
+            try:
+                self._apply(update, Origin.PEER, protocol.update_message(update) if raw else None, author)
+            finally:
+                emitted = watch.take_emitted()
+        return Recorded(emitted or protocol.EMPTY_UPDATE, removed)
 
     def _apply(self, update: bytes, origin: Origin, message: bytes | None, author: Mapping[str, str] | None) -> bool:
         watch = self._watch

@@ -158,6 +158,9 @@ class Rooms:
                 entry.room.close(CLOSE_RESTART, "restart: the server is stopping")
         try:
             async with asyncio.timeout(self.limits.stop_s):
+                for room in self.all_open():
+                    if room.late is not None:
+                        await room.late.finish()
                 self.journal.close()
                 await self._journal_task
                 for room_id in list(self._entries):
@@ -312,7 +315,7 @@ class Rooms:
             return
         room = entry.room
         try:
-            if room.late is not None:
+            if room.late is not None and not force:
                 await room.late.settled()
             await self.journal.flushed(room_id)
             await self._mirror(entry)
