@@ -11,10 +11,12 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Final
 
+from pycrdt import Doc
 from sqlalchemy.exc import SQLAlchemyError
 
 from crdt import protocol
 from crdt.archive import Archive
+from crdt.canvas import CanvasDoc
 from crdt.chains import Place, key_items
 from crdt.errors import BadUpdate, ProtocolError
 from crdt.growth_store import GrowthStore
@@ -22,6 +24,7 @@ from crdt.guard import HEAL_BASE, Guard, Plan
 from crdt.healing import HEALS, Truth, heal, plain_content
 from crdt.ids import IdSet
 from crdt.room import CLOSE_BAD_MESSAGE, CLOSE_TRY_AGAIN, Peer, Room
+from crdt.rows import Loaded
 from crdt.update import GC, Update, decode, decode_structs, decode_vector
 
 logger = logging.getLogger(__name__)
@@ -80,7 +83,7 @@ class Late:
         """Committed and not used yet, the lowest last."""
         self._highest_then = 0
         self._archives: list[Archive] | None = None
-        self._due: list[Plan] = []
+        self._due: list[tuple[Plan, CanvasDoc | None]] = []
         self._catching_up = False
         self._lost: list[tuple[Update, Update]] = []
         """Edits that lost as they arrived, each with what the document emitted: a heal may have overtaken them."""
@@ -191,14 +194,20 @@ class Late:
         self.guard = self.guard.healed(Plan({}, plan.hanging))
         return Plan({})
 
-    def carry_out(self, plan: Plan) -> None:
-        """Heal now if there is a number, else as soon as one is committed."""
+    def carry_out(self, plan: Plan, source: CanvasDoc | None = None) -> None:
+        """Heal now if there is a number, else as soon as one is committed.
+
+        Args:
+            plan: What is to be written anew.
+            source: Where current values are read, when not in the room's own document.
+
+        """
         if not plan:
             return
         if self._numbers and not self._outnumbered():
-            self._heal(plan, self._numbers.pop())
+            self._heal(plan, self._numbers.pop(), source)
             return
-        self._due.append(plan)
+        self._due.append((plan, source))
         self._idle.clear()
         if not self._catching_up:
             self._catching_up = True
@@ -232,7 +241,7 @@ class Late:
 
     async def _treat(self, peer: Peer, visit: _Visit, update: bytes | None) -> None:
         try:
-            await self._prepare()
+            await self.prepare()
             self._settle(peer, visit, update)
         except (ProtocolError, BadUpdate) as error:
             facts = {"action": "bad_message", "room": self._room.id, "reason": str(error)}
@@ -253,7 +262,7 @@ class Late:
                 again.frames_bytes = sum(map(len, again.frames))
                 break
 
-    async def _prepare(self) -> None:
+    async def prepare(self) -> None:
         """Have a number that is committed, and the archives.
 
         Raises:
@@ -295,14 +304,14 @@ class Late:
                 claims[places[way]] = content
         return Plan(claims, plan.hanging)
 
-    def _heal(self, plan: Plan, number: int) -> None:
+    def _heal(self, plan: Plan, number: int, source: CanvasDoc | None) -> None:
         room = self._room
         if number >= HEALS:
             facts = {"action": "heals_used_up", "room": room.id}
             logger.error("no more heals in this room: copy its nodes into a new workflow", extra=facts)
             return
         self._highest_then = max(self._highest_then, HEAL_BASE + number)
-        update = heal(room.doc, number, plan, self._truth)
+        update = heal(source or room.doc, number, plan, self._truth)
         if update != protocol.EMPTY_UPDATE:
             room.apply_recorded(update, None, raw=True)
         self.guard = self.guard.healed(plan)
@@ -312,9 +321,9 @@ class Late:
         """Heal what could not wait for its number to be applied."""
         try:
             while self._due:
-                await self._prepare()
-                plan = self._due.pop(0)
-                self._heal(plan, self._numbers.pop())
+                await self.prepare()
+                plan, source = self._due.pop(0)
+                self._heal(plan, self._numbers.pop(), source)
         except (TimeoutError, SQLAlchemyError, OSError) as error:
             facts = {"action": "heal_failed", "room": self._room.id, "reason": type(error).__name__}
             logger.warning("keys of a late edit are not written anew", extra=facts)
@@ -365,6 +374,27 @@ class Late:
                 self._looked.set()
             pause = PAUSE_S if plan else min(pause * 2, LONGEST_PAUSE_S)
             await asyncio.sleep(pause)
+
+
+def left_behind(room: Room, loaded: Loaded) -> tuple[Guard, Plan, CanvasDoc] | None:
+    """What to write anew because the room has not seen the frontier of what SQL holds now; None when it has.
+
+    Args:
+        room: Before it applies what was loaded.
+        loaded: With a snapshot.
+
+    Returns:
+        The guard, the plan, and the document to read values from.
+
+    """
+    if loaded.guard is None or loaded.snapshot is None:
+        return None
+    whole: CanvasDoc = Doc()
+    for update in (loaded.snapshot, *loaded.updates):
+        whole.apply_update(update)
+    guard, _ = replayed(Guard.decode(loaded.guard), loaded.updates)
+    lacked = guard.lacked_by(decode_vector(room.doc.get_state()), decode_vector(whole.get_state()))
+    return (guard, Plan(dict.fromkeys(lacked)), whole) if lacked else None
 
 
 def settled_by(guard: Guard, heals: Update) -> Guard:

@@ -20,7 +20,7 @@ from crdt.growth import Growth, GrowthLimits
 from crdt.guard import Guard
 from crdt.journal import Journal
 from crdt.json import Json
-from crdt.late import Late, replayed
+from crdt.late import Late, left_behind, replayed
 from crdt.memory import give_back
 from crdt.room import CLOSE_RESTART, CLOSE_TRY_AGAIN, KEEPER_BASE, Origin, Room
 from crdt.rows import EdgeRow, Loaded, Mirror, NodeRow
@@ -416,11 +416,17 @@ class Rooms:
         if room is None:
             return
         loaded = await self._store.load(room_id, room.cursor)
+        behind = left_behind(room, loaded) if loaded is not None else None
+        if behind is not None:
+            room.late = room.late or self._guarded(room, behind[0])
+            await room.late.prepare()
         entry = self._entries.get(room_id)
         if loaded is None or entry is None or entry.room is None:
             return
         for update in ([loaded.snapshot] if loaded.snapshot is not None else []) + list(loaded.updates):
             entry.room.apply(update, Origin.LOAD)
+        if behind is not None and room.late is not None:
+            room.late.carry_out(*behind[1:])
         entry.room.cursor = max(entry.room.cursor, loaded.seq)
         entry.ahead = {number for number in entry.ahead if number > entry.room.cursor}
 
