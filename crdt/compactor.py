@@ -7,17 +7,22 @@ import asyncio
 import gc
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
+from pycrdt import Doc
+
 from crdt.archive import Archive
+from crdt.canvas import CanvasDoc
 from crdt.compaction import compact, sound
 from crdt.errors import CrdtError
 from crdt.guard import Guard
+from crdt.pieces import pieces
 from crdt.protocol import Reader, var_bytes, var_uint
-from crdt.update import decode, decode_vector, encode_vector
+from crdt.rows import Size
+from crdt.update import decode_structs, decode_vector, encode_vector
 
 TIME_LIMIT_S = 300.0
 _PACKAGES = Path(__file__).parents[1]
@@ -40,15 +45,16 @@ class Compacted:
     """`Guard.encode`."""
     archive: bytes
     """`Archive.encode`, of this compaction alone."""
-    structs: int
-    keys: int
+    size: Size
+    pieces: tuple[bytes, ...]
+    """Yjs updates (v1) that make `state` when applied in order."""
 
 
-def compacted(state: bytes, frontier: bytes, guard: bytes = b"") -> Compacted:
+def compacted(updates: Sequence[bytes], frontier: bytes, guard: bytes = b"") -> Compacted:
     """Compact and check.
 
     Args:
-        state: Yjs update (v1), encoded by a `Doc`.
+        updates: Yjs updates (v1) of a whole document; what waits for a parent in them is left out.
         frontier: State vector the room had a window ago.
         guard: Of the compaction before; empty for none.
 
@@ -58,21 +64,23 @@ def compacted(state: bytes, frontier: bytes, guard: bytes = b"") -> Compacted:
 
     """
     before = Guard.decode(guard) if guard else None
+    state = _document(updates).get_update()
     made = compact(state, decode_vector(frontier), before.anchors if before is not None else None)
-    if not sound(state, made.state):
+    parts = tuple(pieces(made.state))
+    if not (sound(state, made.state) and sound(state, _document(parts).get_update())):
         raise CompactionFailed("the compacted document is not the same document")
     return Compacted(
         made.state,
         encode_vector(made.vector),
         Guard.after(made, before).encode(),
         Archive(made.retired).encode(),
-        made.structs,
-        made.keys,
+        Size(len(made.state), made.structs, made.keys, sum(made.vector.values())),
+        parts,
     )
 
 
 async def compact_apart(
-    state: bytes, frontier: bytes, guard: bytes = b"", *, limit_s: float = TIME_LIMIT_S
+    updates: Sequence[bytes], frontier: bytes, guard: bytes = b"", *, limit_s: float = TIME_LIMIT_S
 ) -> Compacted:
     """As `compacted`, in a child process that is ended when the caller is cancelled.
 
@@ -91,7 +99,7 @@ async def compact_apart(
     )
     try:
         async with asyncio.timeout(limit_s):
-            output, words = await child.communicate(b"".join(map(var_bytes, (state, frontier, guard))))
+            output, words = await child.communicate(_packed([frontier, guard, *updates]))
     except TimeoutError as error:
         raise CompactionFailed(f"compaction takes longer than {limit_s:.0f} s") from error
     finally:
@@ -102,8 +110,9 @@ async def compact_apart(
         last = words.decode(errors="replace").strip().rpartition("\n")[2]
         raise CompactionFailed(f"the compactor ended with code {child.returncode}: {last}")
     reader = Reader(output)
-    parts = [reader.var_bytes() for _ in range(4)]
-    return Compacted(parts[0], parts[1], parts[2], parts[3], reader.var_uint(), reader.var_uint())
+    numbers = [reader.var_uint() for _ in range(4)]
+    state, vector, after, archive, *parts = _unpacked(reader)
+    return Compacted(state, vector, after, archive, Size(*numbers), tuple(parts))
 
 
 def may_swap(guard: Guard, missed: bytes) -> bool:
@@ -114,21 +123,33 @@ def may_swap(guard: Guard, missed: bytes) -> bool:
         missed: Yjs update (v1): what the live document has beyond the compacted one.
 
     """
-    return not guard.concerns(decode(missed))
+    return not guard.concerns(decode_structs(missed))
 
 
-def _encoded(result: Compacted) -> Iterator[bytes]:
-    for part in astuple(result):
-        yield var_bytes(part) if isinstance(part, bytes) else var_uint(part)
+def _document(updates: Sequence[bytes]) -> CanvasDoc:
+    doc: CanvasDoc = Doc()
+    for update in updates:
+        doc.apply_update(update)
+    return doc
+
+
+def _packed(parts: Sequence[bytes]) -> bytes:
+    return b"".join((var_uint(len(parts)), *map(var_bytes, parts)))
+
+
+def _unpacked(reader: Reader) -> list[bytes]:
+    return [reader.var_bytes() for _ in range(reader.var_uint())]
 
 
 def main() -> int:
     """Do the job on the standard input; the exit code."""
     os.nice(_NICENESS)
     gc.disable()  # Millions of small objects, none in a cycle; the process ends with the job.
-    reader = Reader(sys.stdin.buffer.read())
-    result = compacted(reader.var_bytes(), reader.var_bytes(), reader.var_bytes())
-    sys.stdout.buffer.writelines(_encoded(result))
+    frontier, guard, *updates = _unpacked(Reader(sys.stdin.buffer.read()))
+    made = compacted(updates, frontier, guard)
+    for number in (made.size.bytes, made.size.structs, made.size.keys, made.size.units):
+        sys.stdout.buffer.write(var_uint(number))
+    sys.stdout.buffer.write(_packed([made.state, made.vector, made.guard, made.archive, *made.pieces]))
     return 0
 
 

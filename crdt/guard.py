@@ -133,6 +133,16 @@ class Guard:
                 claims[place] = last_value(struct)
         return Plan(claims, tuple(hanging))
 
+    def places_of(self, heals: Update) -> frozenset[Place]:
+        """Compacted keys that were written anew.
+
+        Args:
+            heals: What an update holds under the ids of heals.
+
+        """
+        written = ((s.parent, s.key) for _, s in key_items(heals) if isinstance(s.parent, tuple) and s.key is not None)
+        return frozenset(self._places[one] for one in written if one in self._places)
+
     def healed(self, plan: Plan) -> "Guard":
         """The guard once a plan was carried out."""
         return replace(

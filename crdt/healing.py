@@ -29,7 +29,8 @@ class _Missing(Enum):
 Truth: TypeAlias = Callable[[str], Mapping[str, Json] | None]
 """The server-owned keys of a node as SQL has them; a key that is left out is absent. None: keep what is there."""
 _ARRAY_TYPE, _MAP_TYPE, _TEXT_TYPE = 0, 1, 2
-_ROOM_FOR_HEALS: Final = 2**20
+HEALS: Final = 2**20
+"""How many a room may have: the ids above `HEAL_BASE`."""
 
 
 def heal(doc: CanvasDoc, number: int, plan: Plan, truth: Truth | None = None) -> bytes:
@@ -47,8 +48,8 @@ def heal(doc: CanvasDoc, number: int, plan: Plan, truth: Truth | None = None) ->
         A Yjs update (v1); without structs when every map in question is gone.
 
     """
-    if not 0 <= number < _ROOM_FOR_HEALS:
-        raise ValueError(f"a room has {_ROOM_FOR_HEALS} heals")
+    if not 0 <= number < HEALS:
+        raise ValueError(f"a room has {HEALS} heals")
     rows = {node: truth(node) for node in sorted(plan.nodes())} if truth is not None else {}
     writing = _Writing(HEAL_BASE + number)
     for place, claim in plan.claims.items():
@@ -63,6 +64,17 @@ def heal(doc: CanvasDoc, number: int, plan: Plan, truth: Truth | None = None) ->
         else:
             writing.key(place.parent, place.key, current)
     return writing.update()
+
+
+def plain_content(value: object) -> bytes | None:
+    """A value as the encoded content of an item (kind ANY), as `Plan.claims` has it; None of what is no JSON value."""
+    out = bytearray()
+    write_uint(out, 1)
+    try:
+        write_any(out, value)
+    except TypeError:
+        return None
+    return bytes(out)
 
 
 def _current(doc: CanvasDoc, place: Place) -> Any:

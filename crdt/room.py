@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum
-from typing import Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from pycrdt import Doc, get_update, merge_updates
 
@@ -22,8 +22,12 @@ from crdt.errors import BadUpdate, ProtocolError
 from crdt.json import Json
 from crdt.presence import Presence
 from crdt.protocol import AwarenessEntry, AwarenessUpdate, QueryAwareness, SyncStep1, SyncUpdate, binary_frame
+from crdt.update import decode_vector
 from crdt.waiting import Waiting
 from crdt.watch import Touched, Watch
+
+if TYPE_CHECKING:
+    from crdt.late import Late
 
 logger = logging.getLogger(__name__)
 
@@ -77,6 +81,16 @@ class Peer:
     refused_states: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """What the document made of an update."""
+
+    emitted: bytes
+    """Yjs update (v1)."""
+    removed: Mapping[tuple[str, ...], Any]
+    """Values that were taken away, by the way to their key."""
+
+
 Stored = Callable[["Room", bytes], None]
 """Called with every update (v1) that is to be stored and sent to other processes."""
 Changed = Callable[["Room", Touched], None]
@@ -102,6 +116,8 @@ class Room:
         self.cursor = 0
         self.presence = Presence()
         self.doc: CanvasDoc
+        self.late: Late | None = None
+        """Of a compacted document only."""
         self.askers: dict[str, Mapping[str, str]] = {}
         """Who put the request into a node that holds one, as far as somebody vouches for them; the keeper clears it."""
         self._stored = stored
@@ -157,6 +173,8 @@ class Room:
         if peer.behind_timer is not None:
             peer.behind_timer.cancel()
         self.presence.leave(peer)
+        if self.late is not None:
+            self.late.leave(peer)
         self._schedule()
 
     def hush(self, peer: Peer) -> None:
@@ -171,13 +189,12 @@ class Room:
             frame: One or more y-protocol messages.
 
         """
+        if self.late is not None and self.late.holds(peer, frame):
+            return
         try:
             edit = protocol.sole_edit(frame)
             if edit is not None:
-                if not peer.read_only:
-                    self._apply(edit, Origin.PEER, frame, peer.person)
-                elif self._brings_something(edit):
-                    self._refuse(peer)
+                self._take(peer, edit, frame)
                 return
             for message in protocol.parse(frame):
                 self._receive(peer, message)
@@ -187,22 +204,28 @@ class Room:
 
     def _receive(self, peer: Peer, message: protocol.Message) -> None:
         match message:
-            case SyncUpdate(update):
-                if not peer.read_only:
-                    self.apply(update, Origin.PEER, peer.person)
-                elif self._brings_something(update):
-                    self._refuse(peer)
+            case SyncUpdate(update, step2):
+                self._take(peer, update, protocol.update_message(update), step2=step2)
             case AwarenessUpdate(entries):
                 peer.refused_states += self.presence.receive(peer, entries)
                 self._schedule_awareness()
             case SyncStep1(state_vector):
-                self._answer(peer, state_vector)
+                if self.late is None or not self.late.withholds(peer, state_vector):
+                    self.answer(peer, state_vector)
             case QueryAwareness():
                 peer.socket.write(binary_frame(protocol.awareness_message(self.presence.everyone())))
             case _:  # Also a permission denied: nothing of ours can be denied by a client.
                 logger.debug("unknown message", extra={"action": "unknown_message", "room": self.id})
 
-    def _answer(self, peer: Peer, state_vector: bytes) -> None:
+    def _take(self, peer: Peer, update: bytes, message: bytes, *, step2: bool = False) -> None:
+        if peer.read_only:
+            if self._brings_something(update):
+                self._refuse(peer)
+        elif self.late is None or not self.late.takes(peer, update, step2=step2):
+            self._apply(update, Origin.PEER, message, peer.person)
+
+    def answer(self, peer: Peer, state_vector: bytes) -> None:
+        """Send a peer what it lacks."""
         if state_vector != protocol.EMPTY_STATE_VECTOR:
             peer.socket.write(self._with_waiting(binary_frame(protocol.step2_message(self._diff(state_vector)))))
             return
@@ -236,9 +259,33 @@ class Room:
             BadUpdate: It cannot be applied; the document is unchanged.
 
         """
-        return self._apply(update, origin, protocol.update_message(update), author)
+        plan = self.late.note(update) if self.late is not None and origin is not Origin.PEER else None
+        changed = self._apply(update, origin, protocol.update_message(update), author)
+        if self.late is not None and plan:
+            self.late.carry_out(plan)
+        return changed
 
-    def _apply(self, update: bytes, origin: Origin, message: bytes, author: Mapping[str, str] | None) -> bool:
+    def apply_recorded(self, update: bytes, author: Mapping[str, str] | None, *, raw: bool) -> Recorded:
+        """As `apply`, for `crdt.late`.
+
+        Args:
+            update: Yjs update (v1).
+            author: See `Peer.person`.
+            raw: Whether the bytes go on and are stored, and not what the document made of them.
+
+        """
+        watch = self._watch
+        if watch is None:
+            return Recorded(protocol.EMPTY_UPDATE, {})
+        watch.record()
+        with watch.removals() as removed:
+            try:
+                self._apply(update, Origin.PEER, protocol.update_message(update) if raw else None, author)
+            finally:
+                emitted = watch.take_emitted()
+        return Recorded(emitted or protocol.EMPTY_UPDATE, removed)
+
+    def _apply(self, update: bytes, origin: Origin, message: bytes | None, author: Mapping[str, str] | None) -> bool:
         watch = self._watch
         if watch is None:
             return False
@@ -252,6 +299,9 @@ class Room:
         if not changed:
             return False
         self._waiting.note(update)
+        if message is None:
+            update = watch.emitted or update
+            message = protocol.update_message(update)
         self._tell(message)
         if origin is Origin.PEER:
             self._stored(self, update)
@@ -318,11 +368,35 @@ class Room:
         self.fence = fence
         self._set_doc([self.state()], KEEPER_BASE + fence if fence is not None else secrets.randbits(32))
 
+    def replace_doc(self, doc: CanvasDoc) -> bool:
+        """Put a leaner `Doc` of the same history in place of ours, once it has caught up.
+
+        Args:
+            doc: Under our client id; nobody else may write it.
+
+        Returns:
+            False when the two do not hold the same; then nothing was replaced.
+
+        """
+        doc.apply_update(self.doc.get_update(doc.get_state()))
+        if decode_vector(doc.get_state()) != decode_vector(self.doc.get_state()):
+            return False
+        waiting = self._waiting.updates()
+        for update in waiting:
+            doc.apply_update(update)
+        self._use_doc(doc, waiting)
+        self.forget_join()
+        return True
+
     def _set_doc(self, state: list[bytes], client_id: int) -> None:
         doc: CanvasDoc = Doc(client_id=client_id)
-        self._waiting = Waiting(doc.get_state)
         for update in state:
             doc.apply_update(update)
+        self._use_doc(doc, state)
+
+    def _use_doc(self, doc: CanvasDoc, applied: list[bytes]) -> None:
+        self._waiting = Waiting(doc.get_state)
+        for update in applied:
             self._waiting.note(update)
         if self._watch is not None:
             self._watch.drop()
@@ -470,6 +544,8 @@ class Room:
             self._watch.drop()
             self._watch = None
         self._cancel_timers()
+        if self.late is not None:
+            self.late.dispose()
         self.forget_join()
 
     def _cancel_timers(self) -> None:

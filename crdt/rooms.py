@@ -17,8 +17,11 @@ from sqlalchemy.exc import SQLAlchemyError
 from crdt import canvas
 from crdt.bus import Bus, Frame, Kind
 from crdt.errors import BadUpdate, InvalidRoomId, RoomUnavailable
+from crdt.growth import Growth, GrowthLimits
+from crdt.guard import Guard
 from crdt.journal import Journal
 from crdt.json import Json
+from crdt.late import Late, left_behind, replayed
 from crdt.memory import give_back
 from crdt.room import CLOSE_RESTART, CLOSE_TRY_AGAIN, KEEPER_BASE, Origin, Room
 from crdt.rows import EdgeRow, Loaded, Mirror, NodeRow
@@ -52,6 +55,7 @@ class RoomLimits:
     stop_s: float = 10.0
     trim_after_s: float = 0.5
     """How long after rooms were let go their memory is given back to the system."""
+    growth: GrowthLimits = field(default_factory=GrowthLimits)
 
 
 class RoomListener(Protocol):
@@ -68,6 +72,9 @@ class RoomListener(Protocol):
 
     def room_progress(self, room: Room, payload: Mapping[str, Json]) -> None:
         """A run of this workflow got on."""
+
+    def room_truth(self, room: Room, node_id: str) -> Mapping[str, Json] | None:
+        """The server-owned keys of a node as SQL has them; None where that is not known, or there are none."""
 
     def room_closed(self, room_id: str) -> None:
         """The room is no longer open, or no longer kept, here."""
@@ -123,6 +130,7 @@ class Rooms:
         self.listener = listener
         self.limits = limits or RoomLimits()
         self.journal = Journal(store, self._committed)
+        self.growth = Growth(store, self.journal, self.limits.growth, opened=self.opened, guarded=self._guarded)
         self._store = store
         self._bus = bus
         self._process_id = process_id
@@ -145,6 +153,7 @@ class Rooms:
         """Close every peer (1012), store what is unsaved in bounded time, and give the leases back."""
         self._stopping = True
         self._tick_task.cancel()
+        await self.growth.stop()
         if self._trim_timer is not None:
             self._trim_timer.cancel()
         for entry in self._entries.values():
@@ -153,6 +162,9 @@ class Rooms:
                 entry.room.close(CLOSE_RESTART, "restart: the server is stopping")
         try:
             async with asyncio.timeout(self.limits.stop_s):
+                for room in self.all_open():
+                    if room.late is not None:
+                        await room.late.finish()
                 self.journal.close()
                 await self._journal_task
                 for room_id in list(self._entries):
@@ -272,7 +284,21 @@ class Rooms:
         room = Room(room_id, updates, client_id=client_id, stored=self._edited, changed=self._changed)
         room.fence = fence
         room.cursor = loaded.seq
+        if loaded.guard is not None:
+            stored = Guard.decode(loaded.guard)
+            guard, plan = replayed(stored, loaded.updates)
+            room.late = self._guarded(room, guard)
+            room.late.stored = stored
+            if room.is_keeper:
+                room.late.carry_out(plan)
         return room
+
+    def _guarded(self, room: Room, guard: Guard) -> Late:
+        def truth(node_id: str) -> Mapping[str, Json] | None:
+            known = self.listener is not None and room.is_keeper
+            return self.listener.room_truth(room, node_id) if self.listener is not None and known else None
+
+        return Late(room, guard, self._store.growth, spawn=self._spawn, truth=truth)
 
     def _keep(self, entry: _Entry) -> None:
         if entry.close_timer is not None:
@@ -293,8 +319,12 @@ class Rooms:
             return
         room = entry.room
         try:
+            if room.late is not None and not force:
+                await room.late.settled()
             await self.journal.flushed(room_id)
             await self._mirror(entry)
+            if not force:
+                await self.growth.look(room)
             await self._snapshot(entry)
         except (SQLAlchemyError, OSError):
             logger.exception(
@@ -305,11 +335,13 @@ class Rooms:
                 return
         if self._entries.get(room_id) is not entry:
             return  # Another eviction was quicker.
-        busy = room.peers or entry.users or entry.dirty or self.journal.holds(room_id)
+        waits = room.late is not None and room.late.busy
+        busy = room.peers or entry.users or entry.dirty or waits or self.journal.holds(room_id)
         if busy and not force:
             self.left(room_id)
             return
         entry.cancel_timers()
+        self.growth.forget(room_id)
         del self._entries[room_id]
         self._evictions[room_id] = task = self._spawn(self._let_go(room))
         await asyncio.wait([task])
@@ -388,21 +420,33 @@ class Rooms:
         if room is None:
             return
         loaded = await self._store.load(room_id, room.cursor)
+        behind = left_behind(room, loaded) if loaded is not None else None
+        if behind is not None:
+            room.late = room.late or self._guarded(room, behind[0])
+            await room.late.prepare()
         entry = self._entries.get(room_id)
         if loaded is None or entry is None or entry.room is None:
             return
         for update in ([loaded.snapshot] if loaded.snapshot is not None else []) + list(loaded.updates):
             entry.room.apply(update, Origin.LOAD)
+        if behind is not None and room.late is not None:
+            room.late.carry_out(*behind[1:])
         entry.room.cursor = max(entry.room.cursor, loaded.seq)
         entry.ahead = {number for number in entry.ahead if number > entry.room.cursor}
 
     async def _snapshot(self, entry: _Entry) -> None:
         room = entry.room
-        if room is None or room.fence is None:
+        if room is None or room.fence is None or self.growth.compacts(room.id):
             return
         async with entry.writing:
             # The state holds at least every row up to the cursor; what it holds beyond is in the log, or comes there.
-            await self._store.snapshot(room.id, room.state(), room.cursor, room.fence)
+            state, seq, fence = room.state(), room.cursor, room.fence
+            late = room.late if room.late is not None and room.late.guard is not room.late.stored else None
+            guard = late.guard if late is not None else None
+            encoded = await asyncio.to_thread(guard.encode) if guard is not None else None
+            stored = await self._store.snapshot(room.id, state, seq, fence, encoded)
+            if stored and late is not None and guard is not None:
+                late.stored = guard
 
     # The mirror
 
@@ -518,6 +562,7 @@ class Rooms:
                 await self._catch_up(room.id)
             if room.fence != head.fence or not alive:
                 await self._take_again(room)
+        self.growth.tick(self.all_open(), self._spawn)
 
     async def _take_again(self, room: Room) -> None:
         if room.is_keeper and self.listener is not None:

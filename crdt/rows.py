@@ -48,6 +48,8 @@ class Loaded:
     snapshot: bytes | None
     updates: tuple[bytes, ...]
     mirror_seq: int
+    guard: bytes | None = None
+    """`crdt.guard.Guard.encode`; None of a document that was never compacted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +58,32 @@ class Head:
 
     seq: int
     fence: int
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """How large a document was right after a compaction."""
+
+    bytes: int
+    structs: int
+    keys: int
+    units: int
+    """Sum of its state vector: every later write adds one or more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ledger:
+    """What SQL knows of a document's growth."""
+
+    stored_bytes: int
+    """Snapshot and log."""
+    frontier: bytes | None
+    """The latest state vector noted before the window; None while the room is younger than that."""
+    noted_at: dt.datetime | None
+    """When the last state vector was noted."""
+    compacted_at: dt.datetime | None
+    size: Size | None
+    """After the last compaction that is still on record."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from crdt import protocol
 from crdt.database import insert_into, read_only
+from crdt.growth_store import GrowthStore
 from crdt.mirror import write_mirror
 from crdt.rows import EdgeRow, Head, Loaded, Mirror, NodeRow
 from crdt.sqlite_writer import SqliteWriter
@@ -42,6 +43,7 @@ class SqlStore:
         self._lease = dt.timedelta(seconds=lease_s)
         self._sqlite = engine.dialect.name == "sqlite"
         self._writer = SqliteWriter(str(engine.url.database)) if self._sqlite else None
+        self.growth = GrowthStore(engine, process_id)
 
     async def ensure(self, room: str) -> None:
         """Commit the rows of a workflow and its document unless they are there."""
@@ -104,9 +106,8 @@ class SqlStore:
                 document_updates.c.room == room, document_updates.c.seq > start, document_updates.c.seq <= row.seq
             )
             packed = (await connection.execute(query.order_by(document_updates.c.seq))).scalars()
-            return Loaded(
-                row.seq, snapshot, tuple(update for pack_ in packed for update in unpack(pack_)), row.mirror_seq
-            )
+            updates = tuple(update for pack_ in packed for update in unpack(pack_))
+            return Loaded(row.seq, snapshot, updates, row.mirror_seq, row.guard)
 
     async def heads(self, rooms: Iterable[str]) -> dict[str, Head]:
         """Where the logs of these rooms stand."""
@@ -165,7 +166,7 @@ class SqlStore:
             await connection.execute(sa.update(documents).where(mine).values(keeper=None))
             await connection.execute(sa.delete(processes).where(processes.c.id == self._process_id))
 
-    async def snapshot(self, room: str, state: bytes, seq: int, fence: int) -> bool:
+    async def snapshot(self, room: str, state: bytes, seq: int, fence: int, guard: bytes | None = None) -> bool:
         """Store the whole state and drop the log it covers, in one transaction.
 
         Args:
@@ -173,15 +174,17 @@ class SqlStore:
             state: Yjs update (v1) holding at least every log row up to `seq`.
             seq: The contiguous cursor of the room.
             fence: The keeper's; a stale one changes nothing.
+            guard: Of a compacted document, when it changed since it was stored.
 
         Returns:
             Whether it was stored.
 
         """
+        values = {"snapshot": state, "snapshot_seq": seq, **({} if guard is None else {"guard": guard})}
         mine = sa.and_(documents.c.id == room, documents.c.fence == fence, documents.c.keeper == self._process_id)
         async with self._engine.begin() as connection:
             statement = sa.update(documents).where(mine, documents.c.snapshot_seq < seq)
-            result = await connection.execute(statement.values(snapshot=state, snapshot_seq=seq))
+            result = await connection.execute(statement.values(values))
             if result.rowcount != 1:
                 return False
             covered = sa.and_(document_updates.c.room == room, document_updates.c.seq <= seq)

@@ -88,6 +88,34 @@ documents = sa.Table(
     # The process that alone projects, snapshots and mirrors this room, and how often the room was taken.
     sa.Column("keeper", sa.String(64), index=True),
     sa.Column("fence", sa.BigInteger, nullable=False, server_default="0"),
+    # What a compacted document watches for (`crdt.guard`); NULL while it was never compacted.
+    sa.Column("guard", sa.LargeBinary),
+    # Numbers of heals given out: committed before one is used, so no client id of a heal is ever used twice.
+    sa.Column("heals", sa.BigInteger, nullable=False, server_default="0"),
+    sa.Column("compacted_at", UtcDateTime),
+)
+
+# State vectors a room had, about one a day: what everybody who was there since has seen.
+document_frontiers = sa.Table(
+    "document_frontiers",
+    metadata,
+    sa.Column("room", sa.String(128), sa.ForeignKey("documents.id", ondelete="CASCADE"), primary_key=True),
+    sa.Column("at", UtcDateTime, primary_key=True),
+    sa.Column("vector", sa.LargeBinary, nullable=False),
+)
+
+# One row per compaction: what it retired, and how large it left the document.
+document_archives = sa.Table(
+    "document_archives",
+    metadata,
+    sa.Column("room", sa.String(128), sa.ForeignKey("documents.id", ondelete="CASCADE"), primary_key=True),
+    sa.Column("number", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("at", UtcDateTime, nullable=False),
+    sa.Column("archive", sa.LargeBinary, nullable=False),
+    sa.Column("bytes", sa.BigInteger, nullable=False),
+    sa.Column("structs", sa.BigInteger, nullable=False),
+    sa.Column("map_keys", sa.BigInteger, nullable=False),
+    sa.Column("units", sa.BigInteger, nullable=False),
 )
 
 document_updates = sa.Table(

@@ -19,6 +19,7 @@ GC, DELETED, JSON, BINARY, STRING, EMBED, FORMAT, TYPE, ANY, DOC, SKIP = range(1
 """Kinds of struct, as in the low five bits of its info byte."""
 HAS_ORIGIN, HAS_RIGHT, HAS_KEY, KIND = 0x80, 0x40, 0x20, 0x1F
 
+_NO_STRUCTS = b"\x00"
 _NAMED_TYPES, _TYPES = frozenset({3, 5}), 6
 """Shared types that carry a name (XML), and the last type known."""
 
@@ -86,6 +87,22 @@ def decode(update: bytes) -> Update:
     if decoder.at != len(update):
         raise BadUpdate("bytes behind the update")
     return decoded
+
+
+def decode_structs(update: bytes) -> Update:
+    """As `decode`, without the delete set, which of a peer that synchronises is often all there is, and long.
+
+    Raises:
+        BadUpdate: It is truncated, or holds a content that is not known.
+
+    """
+    if update[:1] == _NO_STRUCTS:
+        return Update()
+    try:
+        decoder = _Decoder(update)
+        return Update([decoder.section() for _ in range(decoder.uint())])
+    except (IndexError, KeyError, UnicodeDecodeError) as error:
+        raise BadUpdate("the update cannot be read") from error
 
 
 def encode(update: Update) -> bytes:

@@ -3,7 +3,8 @@
 The private parts of pycrdt used here are pinned by the version in pyproject.toml and by tests/crdt/test_room.py.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,6 +49,7 @@ class Watch:
         self._meta = False
         self._askers = askers
         self._author: Mapping[str, str] | None = None
+        self._removed: dict[tuple[str, ...], Any] | None = None
 
     def drop(self) -> None:
         """Stop observing, and let go of the document."""
@@ -84,10 +86,24 @@ class Watch:
         """Keep what the next transaction emits."""
         self._recording, self._emitted = True, None
 
+    @property
+    def emitted(self) -> bytes | None:
+        """What the transaction since `record` changed, as an update (v1)."""
+        return self._emitted
+
     def take_emitted(self) -> bytes | None:
         """What the transaction since `record` changed, as an update (v1); None when it changed nothing."""
         emitted, self._emitted, self._recording = self._emitted, None, False
         return emitted if emitted != protocol.EMPTY_UPDATE else None
+
+    @contextmanager
+    def removals(self) -> Iterator[dict[tuple[str, ...], Any]]:
+        """What transactions inside take away, by root, keys and key: the value that was there."""
+        removed = self._removed = {}
+        try:
+            yield removed
+        finally:
+            self._removed = None
 
     def take_touched(self, *, server: bool) -> Touched | None:
         """What was touched since the last call."""
@@ -115,7 +131,15 @@ class Watch:
         if self._recording:
             self._emitted = event.update
 
+    def _note_removed(self, root: str, events: list[Any]) -> None:
+        if self._removed is not None:
+            for event in events:
+                for key, change in getattr(event, "keys", {}).items():
+                    if change["action"] == "delete":
+                        self._removed[(root, *map(str, event.path), key)] = change["oldValue"]
+
     def _nodes_changed(self, events: list[Any]) -> None:
+        self._note_removed("nodes", events)
         for event in events:
             path = event.path
             # A peer may have put an array or a text where a map belongs; only maps have keys.
@@ -131,6 +155,7 @@ class Watch:
                     self._data.add(path[0])
 
     def _edges_changed(self, events: list[Any]) -> None:
+        self._note_removed("edges", events)
         for event in events:
             keys = event.path[:1] or getattr(event, "keys", {})
             self._edges.update(key for key in keys if isinstance(key, str))

@@ -159,6 +159,12 @@ class Projector:
             return
         known.notices.progress(node_id, {key: value for key, value in payload.items() if key != "nodeId"})
 
+    def room_truth(self, room: Room, node_id: str) -> Mapping[str, Json] | None:
+        """What a node must show."""
+        known = self._canvases.get(room.id)
+        truth = known.truth.get(node_id) if known is not None else None
+        return truth.patch if truth is not None else None
+
     def room_closed(self, room_id: str) -> None:
         """Forget the room."""
         known = self._canvases.pop(room_id, None)

@@ -209,6 +209,8 @@ async def _running(accounts: RunAccounts) -> AsyncIterator[None]:
 
 def _watch(metrics: Metrics, rooms: Rooms, worker: Worker) -> None:
     metrics.watch("rooms_open", "Rooms open in this process.", lambda: len(rooms.all_open()))
+    ids = "Client ids that ever wrote, in the open room that has most; above 2,000 every edit costs its clients."
+    metrics.watch("client_ids_most", ids, lambda: rooms.growth.most_ids)
     metrics.watch("connections", "Websocket peers.", lambda: sum(len(room.peers) for room in rooms.all_open()))
     metrics.watch("runs_at_work", "Runs this worker is at.", lambda: len(worker.active))
     metrics.watch("edits_pending_bytes", "Edits not committed yet.", lambda: rooms.journal.pending_bytes)

@@ -101,8 +101,8 @@ class Process:
             entry.cancel_timers()
             if entry.room is not None:
                 entry.room.dispose()
-        if self.store._log is not None:
-            await asyncio.to_thread(self.store._log._thread.shutdown)
+        if self.store._writer is not None:
+            await asyncio.to_thread(self.store._writer._thread.shutdown)
 
 
     async def expire(self, engine: AsyncEngine) -> None:

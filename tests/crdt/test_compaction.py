@@ -166,23 +166,23 @@ def test_a_year_in_small_with_typing_is_the_same_document() -> None:
 
 async def test_a_child_does_the_same_as_we_would() -> None:
     doc = worked(5, 9)
-    made = await compact_apart(doc.get_update(), doc.get_state())
-    assert made == compacted(doc.get_update(), doc.get_state())
-    again = await compact_apart(made.state, made.vector, made.guard)
+    made = await compact_apart([doc.get_update()], doc.get_state())
+    assert made == compacted([doc.get_update()], doc.get_state())
+    again = await compact_apart([made.state], made.vector, made.guard)
     assert again.state == made.state
     assert Guard.decode(again.guard) == Guard.decode(made.guard)
 
 
 async def test_a_child_that_fails_says_why_and_one_that_hangs_is_ended() -> None:
     with pytest.raises(CompactionFailed, match="ended with code 1: ValueError"):
-        await compact_apart(b"\x01\x01\x05\x00\x0b\x00\x00", b"\x00")
+        await compact_apart([b"\x01\x01\x05\x00\x0b\x00\x00"], b"\x00")
     with pytest.raises(CompactionFailed, match="longer than"):
-        await compact_apart(worked(5, 9).get_update(), b"\x00", limit_s=0.0)
+        await compact_apart([worked(5, 9).get_update()], b"\x00", limit_s=0.0)
 
 
 def test_what_came_meanwhile_joins_unless_it_hangs_on_what_was_retired() -> None:
     doc = worked(5, 9)
-    made = compacted(doc.get_update(), doc.get_state())
+    made = compacted([doc.get_update()], doc.get_state())
     live = PycrdtReplica(7, doc.get_update())
     live.edit(label("later"))
     assert may_swap(Guard.decode(made.guard), live.update(made.vector))

@@ -61,6 +61,9 @@ class Listener:
     def room_progress(self, room: Room, payload: Mapping[str, Json]) -> None:
         self.progress.append(payload)
 
+    def room_truth(self, room: Room, node_id: str) -> Mapping[str, Json] | None:
+        return None
+
     def room_closed(self, room_id: str) -> None:
         self.closed.set()
 

@@ -118,6 +118,9 @@ class Year:
         assert as_json(doc)["nodes"] == self.flow
         return doc.get_update()
 
+    def _died(self, one: Id) -> None:
+        """Something that was there before is deleted."""
+
     def _day(self, day: int) -> None:
         habits, random = self.habits, self._random
         keeper = KEEPER_BASE + day
@@ -203,6 +206,7 @@ class Year:
         client, clock = node.item
         holder = next(struct for struct in self._structs[client] if struct.clock == clock)
         _tombstone(holder)
+        self._died(node.item)
         for struct in node.structs:
             struct.info, struct.origin, struct.right, struct.parent, struct.key = GC, None, None, None, None
 
@@ -215,6 +219,7 @@ class Year:
             struct.info |= HAS_ORIGIN
             struct.origin, struct.parent, struct.key = before[0], None, None
             _tombstone(before[1])
+            self._died(before[0])
         node.heads[parent, key] = (self._append(client, struct), struct)
         node.structs.append(struct)
 
@@ -224,6 +229,7 @@ class Year:
         if len(alive) > _LONG:
             for number in alive[_LONG // 2 :]:
                 node.units[number].alive = False
+                self._died(node.units[number].one)
             alive = alive[: _LONG // 2]
         at = (alive[-1] if self._random.random() < _AT_THE_END else self._random.choice(alive)) + 1 if alive else 0
         left = node.units[at - 1].one if at else None
@@ -236,6 +242,7 @@ class Year:
         node.units[at:at] = typed
         for unit in typed[-3:]:
             unit.alive = False
+            self._died(unit.one)
 
     def _append(self, client: int, struct: Struct) -> Id:
         structs = self._structs.setdefault(client, [])
@@ -254,7 +261,7 @@ class Year:
         for client in sorted(self._structs, reverse=True):
             structs: list[Struct] = []
             for struct in self._structs[client]:
-                structs += _pieces(client, struct, dead) if struct.kind == STRING else [struct]
+                structs += pieces_of(client, struct, dead)
             sections.append(Section(client, structs))
             ranges += [(client, s.clock, s.length) for s in structs if s.kind in (GC, DELETED)]
         return Update(sections, IdSet(ranges).deletes())
@@ -273,8 +280,10 @@ def _tombstone(struct: Struct) -> None:
     struct.content = b"\x01"
 
 
-def _pieces(client: int, struct: Struct, dead: set[Id]) -> list[Struct]:
-    """Typed text as runs of living and of deleted characters."""
+def pieces_of(client: int, struct: Struct, dead: set[Id]) -> list[Struct]:
+    """Typed text as runs of living and of deleted characters; anything else as it is."""
+    if struct.kind != STRING:
+        return [struct]
     pieces: list[Struct] = []
     start = struct.clock
     for clock in range(struct.clock + 1, struct.end + 1):
@@ -325,7 +334,7 @@ def compact_year(year: Year, kept_days: int) -> tuple[bytes, Compacted, float]:
     state = year.state()
     frontier = encode_vector(year.vectors[-1 - kept_days])
     began = time.perf_counter()
-    made = asyncio.run(compact_apart(state, frontier))
+    made = asyncio.run(compact_apart([state], frontier))
     return state, made, time.perf_counter() - began
 
 

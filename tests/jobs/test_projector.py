@@ -115,6 +115,9 @@ class Spy:
     def room_progress(self, room: Room, payload: Mapping[str, Json]) -> None:
         self.projector.room_progress(room, payload)
 
+    def room_truth(self, room: Room, node_id: str) -> Mapping[str, Json] | None:
+        return self.projector.room_truth(room, node_id)
+
     def room_closed(self, room_id: str) -> None:
         self.projector.room_closed(room_id)
 

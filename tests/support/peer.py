@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import secrets
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -26,7 +27,7 @@ class YPeer:
     """
 
     def __init__(self, ws_url: str, room: str) -> None:
-        self.doc: CanvasDoc = Doc()
+        self.doc: CanvasDoc = Doc(client_id=secrets.randbits(32))
         self.states: dict[int, Any] = {}
         self.url = f"{ws_url}/{room}"
         self._connection: ClientConnection | None = None
