@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum
+from functools import partial
 from typing import Protocol
 
 from pycrdt import Doc, get_update, merge_updates
@@ -22,6 +23,7 @@ from crdt.errors import BadUpdate, ProtocolError
 from crdt.json import Json
 from crdt.presence import Presence
 from crdt.protocol import AwarenessEntry, AwarenessUpdate, QueryAwareness, SyncStep1, SyncUpdate, binary_frame
+from crdt.receipts import Receipt
 from crdt.watch import Touched, Watch
 
 logger = logging.getLogger(__name__)
@@ -72,6 +74,8 @@ class Peer:
     """{id, name?} of who it is known to be; None of a peer that nobody vouches for."""
     refused: Callable[[], None] | None = None
     """Called for each edit that was refused."""
+    receipt: Receipt | None = None
+    """Of a client that asked to be told when its edits are durable."""
     behind: bytes | None = None
     """The state vector at the moment its transport filled up; None while it keeps up."""
     behind_timer: asyncio.TimerHandle | None = None
@@ -137,9 +141,10 @@ class Room:
         read_only: bool = False,
         person: Mapping[str, str] | None = None,
         refused: Callable[[], None] | None = None,
+        receipt: Receipt | None = None,
     ) -> Peer:
         """Take a client in: it is told our state vector and who is present; see `Peer` for the options."""
-        peer = Peer(socket, read_only, person, refused)
+        peer = Peer(socket, read_only, person, refused, receipt)
         self.flush()
         self.peers.add(peer)
         # How to write is looked up once: with hundreds of peers, looking it up costs as much as writing.
@@ -148,6 +153,9 @@ class Room:
         everyone = self.presence.everyone()
         if everyone:
             hello += binary_frame(protocol.awareness_message(everyone))
+        if receipt is not None:
+            receipt.tell = partial(self._acknowledge, peer)
+            hello += binary_frame(protocol.permission_message(may_edit=not read_only)) + _receipt_frame(receipt)
         socket.write(hello)
         return peer
 
@@ -157,6 +165,8 @@ class Room:
         self.hush(peer)
         if peer.behind_timer is not None:
             peer.behind_timer.cancel()
+        if peer.receipt is not None:
+            peer.receipt.tell = None
         self.presence.leave(peer)
         self._schedule()
 
@@ -179,6 +189,8 @@ class Room:
                     self._apply(edit, Origin.PEER, frame, peer.person)
                 elif self._brings_something(edit):
                     self._refuse(peer)
+                if peer.receipt is not None:
+                    self._taken(peer.receipt)
                 return
             for message in protocol.parse(frame):
                 self._receive(peer, message)
@@ -193,6 +205,8 @@ class Room:
                     self.apply(update, Origin.PEER, peer.person)
                 elif self._brings_something(update):
                     self._refuse(peer)
+                if peer.receipt is not None:
+                    self._taken(peer.receipt)
             case AwarenessUpdate(entries):
                 peer.refused_states += self.presence.receive(peer, entries)
                 self._schedule_awareness()
@@ -270,7 +284,20 @@ class Room:
         waiting = [binary_frame(protocol.update_message(update)) for update in self._waiting]
         return b"".join((frames, *waiting)) if waiting else frames
 
+    def _taken(self, receipt: Receipt) -> None:
+        # A room that was let go stores nothing: what still comes to it is for the next one to ask for.
+        if self._watch is not None:
+            receipt.take()
+
+    def _acknowledge(self, peer: Peer) -> None:
+        """Tell a peer what of its edits is durable; one that is behind learns it when it reads again."""
+        write = self._live.get(peer)
+        if write is not None and peer.receipt is not None:
+            write(_receipt_frame(peer.receipt))
+
     def _refuse(self, peer: Peer) -> None:
+        if peer.receipt is not None:
+            peer.receipt.refuse()
         if peer.refused is not None:
             peer.refused()
         if peer.behind is None:
@@ -433,7 +460,8 @@ class Room:
             peer.behind_timer.cancel()
             peer.behind_timer = None
         lacking = self._with_waiting(binary_frame(protocol.update_message(self.doc.get_update(vector))))
-        peer.socket.write(lacking + binary_frame(protocol.awareness_message(self.presence.everyone())))
+        told = _receipt_frame(peer.receipt) if peer.receipt is not None else b""
+        peer.socket.write(lacking + binary_frame(protocol.awareness_message(self.presence.everyone())) + told)
 
     def _too_slow(self, peer: Peer) -> None:
         peer.behind_timer = None
@@ -483,3 +511,7 @@ class Room:
             if timer is not None:
                 timer.cancel()
         self._awareness_timer = self._flush_timer = None
+
+
+def _receipt_frame(receipt: Receipt) -> bytes:
+    return binary_frame(protocol.durable_message(receipt.durable))

@@ -9,6 +9,7 @@ import secrets
 from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Protocol
 
 from sqlalchemy.exc import SQLAlchemyError
@@ -19,6 +20,7 @@ from crdt.errors import BadUpdate, InvalidRoomId, RoomUnavailable
 from crdt.journal import Journal
 from crdt.json import Json
 from crdt.memory import give_back
+from crdt.receipts import Receipt
 from crdt.room import CLOSE_RESTART, CLOSE_TRY_AGAIN, KEEPER_BASE, Origin, Room
 from crdt.rows import EdgeRow, Loaded, Mirror, NodeRow
 from crdt.store import SqlStore
@@ -196,6 +198,10 @@ class Rooms:
         finally:
             entry.users -= 1
             self.left(room_id)
+
+    def receipt(self, room_id: str) -> Receipt:
+        """For a peer of a room that wants to be told when its edits are durable."""
+        return Receipt(partial(self.journal.confirm, room_id))
 
     def opened(self, room_id: str) -> Room | None:
         """The room if it is open here."""
