@@ -41,5 +41,5 @@ async def test_a_link_opens_the_canvas_and_its_token_leaves_the_address(
 async def test_without_a_token_the_canvas_stays_closed_and_says_so(guarded: ServerProcess, new_page: Pages) -> None:
     new_page.allow(r"Failed to load resource", r"WebSocket")
     stranger = await new_page(f"{guarded.url}/w/any")
-    await expect(stranger.get_by_text("cannot be opened here")).to_be_visible()
+    await expect(stranger.get_by_role("heading", name="You need a link to open this canvas")).to_be_visible()
     await expect(node(stranger)).to_have_count(0)
