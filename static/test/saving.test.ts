@@ -155,10 +155,10 @@ test('the bar is quiet while all is well and plain when it is not', () => {
   const late = savedWords({ ...well, state: 'unsaved', waiting: 2 });
   expect(late.word + late.more).toBe('Not saved – trying again');
   const gone = savedWords({ ...well, link: 'offline', state: 'unsaved', waiting: 3 });
-  expect(gone.word + gone.more).toBe('Offline, 3 edits kept');
+  expect(gone.word + gone.more).toBe('Offline, 3\u00a0edits kept');
   expect(savedWords({ ...well, mayEdit: false }).word).toBe('View only');
   expect(troubleWords({ ...well, seen: true })).toBeNull();
-  expect(troubleWords({ ...well, seen: true, state: 'unsaved', waiting: 1 })).toContain('1 edit is kept here');
+  expect(troubleWords({ ...well, seen: true, state: 'unsaved', waiting: 1 })).toContain('1\u00a0edit is kept here');
 });
 
 test.each([

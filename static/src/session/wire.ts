@@ -18,8 +18,8 @@ const QUERY_AWARENESS = 3;
 const STEADY_MS = 5_000;
 /** After such a silence the server is asked for a sign of life: sooner while something is not saved. */
 const QUIET_MS = 10_000;
-const QUIET_UNSAVED_MS = 3_000;
-const ANSWER_MS = 5_000;
+const QUIET_UNSAVED_MS = 2_000;
+const ANSWER_MS = 4_000;
 const LOOK_MS = 1_000;
 /** The stock client waits for `2 ** n * 100` ms or `maxBackoffTime`, whichever is less: with this n, the latter. */
 const FAR = 20;

@@ -32,7 +32,7 @@ export function Door() {
         <LinkForm onLink={go} />
         {refused !== null && <p role="alert">{refused}</p>}
         <details>
-          <summary>This is your server</summary>
+          <summary>Is this your server?</summary>
           <p>Make the first token on its machine and paste it here:</p>
           <code>darkroom token --role admin --workflows &apos;*&apos;</code>
         </details>

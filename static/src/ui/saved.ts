@@ -36,7 +36,8 @@ export function troubleWords({ link, seen, state, waiting }: Pick<Connection, 'l
 }
 
 export function edits(count: number): string {
-  return `${count} ${count === 1 ? 'edit' : 'edits'}`;
+  // Not to be torn apart at the end of a line.
+  return `${count}\u00a0${count === 1 ? 'edit' : 'edits'}`;
 }
 
 function areKept(count: number): string {
