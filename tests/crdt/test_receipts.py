@@ -234,6 +234,9 @@ async def test_nothing_is_written_to_a_peer_that_left(rooms: Rooms, room: Room, 
     room.leave(asking.client.peer)
     await committed(rooms, store)
     assert asking.client.socket.messages == []
+    receipt = asking.client.peer.receipt
+    assert receipt is not None
+    assert receipt.tell is None  # Nor does it keep the room.
 
 
 async def test_a_room_that_was_let_go_acknowledges_nothing() -> None:

@@ -81,8 +81,9 @@ async def test_an_edit_made_while_a_snapshot_is_written_outlives_it(held: Server
     """Nothing follows that edit: neither another one nor an orderly end."""
     await held.start()
     first, second = (YPeer(held.ws_url, ROOM, ack=True) for _ in range(2))
-    gate = held.data / "hold-snapshot"
+    gate, done = held.data / "hold-snapshot", held.data / "hold-snapshotted"
     gate.touch()
+    done.touch()
     async with first.connected():
         await first.add_image("n1", "a fox")
         await first.durable()
@@ -91,7 +92,9 @@ async def test_an_edit_made_while_a_snapshot_is_written_outlives_it(held: Server
         await second.add_image("n2", "an owl")
         await second.durable()
         gate.unlink()
+        await exists(held.data / "at-snapshotted")
         await held.kill()
+    done.unlink()
     await held.start()
     assert await nodes_in(held) == {"n1", "n2"}
 

@@ -47,6 +47,7 @@ POINTS: Final = (
     "appending",  # In that transaction, with nothing committed.
     "committed",  # After it, before anybody hears of it.
     "snapshot",  # With the state of a room in hand, before it is stored.
+    "snapshotted",  # After it was.
     "trimming",  # In the transaction of a snapshot, before the log it covers is dropped.
 )
 DATA: Final = Path(os.environ.get("DARKROOM_DATA", "."))
@@ -150,7 +151,9 @@ class HeldDocuments(CountedStore):
     async def snapshot(self, room: str, state: bytes, seq: int, fence: int) -> bool:
         """Store once the gate is open."""
         await hold("snapshot")
-        return await super().snapshot(room, state, seq, fence)
+        stored = await super().snapshot(room, state, seq, fence)
+        await hold("snapshotted")
+        return stored
 
 
 def _hold_append(statement: str) -> None:
