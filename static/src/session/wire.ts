@@ -51,14 +51,22 @@ export function openWire(doc: Y.Doc, options: WireOptions): WebsocketProvider {
     shouldReconnect: ({ code }) => !isFinal(code),
     WebSocketPolyfill: countingSocket(ledger),
   });
+  let lookedOnly = false;
   provider.on('status', ({ status }) => {
-    if (status === 'connecting') ledger.opened();
+    if (status !== 'connecting') return;
+    ledger.opened();
+    lookedOnly = false;
   });
-  provider.messageHandlers[DARKROOM] = (_encoder, decoder) => {
+  provider.messageHandlers[DARKROOM] = (_encoder, decoder, here) => {
     const kind = decoding.readVarUint(decoder);
     const value = decoding.readVarUint(decoder);
     if (kind === DURABLE) ledger.acknowledged(value);
-    if (kind === ACCESS) options.onAccess(value === 1);
+    if (kind === ACCESS) {
+      options.onAccess(value === 1);
+      // An edit that was refused meanwhile is not asked for again before a new connection begins.
+      if (lookedOnly && value === 1) reconnect(here);
+      lookedOnly = value !== 1;
+    }
     onLedger();
   };
   paceRetries(provider);
