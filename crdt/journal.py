@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from sqlalchemy.exc import SQLAlchemyError
 
+from crdt.receipts import Receipt
 from crdt.store import SqlStore
 
 logger = logging.getLogger(__name__)
@@ -40,6 +41,9 @@ class Journal:
         self._writing: dict[str, tuple[bytes, ...]] = {}
         self._wake = asyncio.Event()
         self._waiters: dict[str, list[asyncio.Future[None]]] = {}
+        # Per room and receipt how many edits it counted: at most one entry per peer, however many edits wait.
+        self._owed: dict[str, dict[Receipt, int]] = {}
+        self._owed_now: dict[str, dict[Receipt, int]] = {}
         self._closing = False
         self.pending_bytes = 0
         self.failing = False
@@ -58,6 +62,18 @@ class Journal:
     def holds(self, room: str) -> bool:
         """Whether edits of this room are not committed yet."""
         return room in self._pending or room in self._writing
+
+    def confirm(self, room: str, receipt: Receipt) -> None:
+        """Confirm what a receipt counts now, once every edit of the room that was added so far is committed.
+
+        Also an edit that brought nothing waits for what is pending: what it repeats may be among that.
+        """
+        if room in self._pending:
+            self._owed.setdefault(room, {})[receipt] = receipt.taken
+        elif room in self._writing:
+            self._owed_now.setdefault(room, {})[receipt] = receipt.taken
+        else:
+            receipt.confirm(receipt.taken)
 
     async def flushed(self, room: str) -> None:
         """Return once every edit of the room that was added so far is committed."""
@@ -87,6 +103,7 @@ class Journal:
     async def _commit(self) -> None:
         self._writing = {room: tuple(updates) for room, updates in self._pending.items()}
         self._pending = {}
+        self._owed, self._owed_now = {}, self._owed
         delay = _RETRY_FIRST_S
         while True:
             try:
@@ -105,6 +122,8 @@ class Journal:
         self.pending_bytes -= sum(len(update) for updates in written.values() for update in updates)
         for room, updates in written.items():
             self._committed(room, numbers[room], updates)
+            for receipt, taken in self._owed_now.pop(room, {}).items():
+                receipt.confirm(taken)
             for waiter in self._waiters.pop(room, []):
                 if not waiter.done():
                     waiter.set_result(None)

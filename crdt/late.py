@@ -176,6 +176,11 @@ class Late:
         self._start(peer, visit, update)
         return True
 
+    def treats(self, peer: Peer) -> bool:
+        """Whether an edit of this peer still waits to be applied."""
+        visit = self._visits.get(peer)
+        return visit is not None and visit.at_work
+
     def note(self, update: bytes) -> Plan:
         """Before an update from another process is applied: what the keeper has to heal behind it.
 
@@ -289,6 +294,7 @@ class Late:
         plan = self.guard.plan(known, self._archives or (), lacked=lacked, update=sent)
         if update is not None:
             plan = self._brought_back(plan, room.apply_recorded(update, peer.person, raw=False).removed)
+            room.count(peer)
         self.carry_out(plan)
         if visit.vector is not None and peer in room.peers:
             room.answer(peer, visit.vector)

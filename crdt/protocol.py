@@ -11,6 +11,9 @@ from crdt.errors import ProtocolError
 from crdt.json import Json
 
 SYNC, AWARENESS, AUTH, QUERY_AWARENESS = 0, 1, 2, 3
+DARKROOM = 100
+"""Our own messages, sent only to clients that ask for them: y-protocols may come to use the numbers below."""
+DURABLE, ACCESS = 0, 1
 STEP1, STEP2, UPDATE = 0, 1, 2
 PERMISSION_DENIED = 0
 EMPTY_STATE_VECTOR = b"\x00"
@@ -66,13 +69,29 @@ class PermissionDenied:
 
 
 @dataclass(frozen=True, slots=True)
+class Durable:
+    """The first `count` sync messages with an update that came over this websocket are committed."""
+
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Permission:
+    """Whether edits that come over this websocket are taken."""
+
+    may_edit: bool
+
+
+@dataclass(frozen=True, slots=True)
 class UnknownMessage:
     """A message of a type this server does not know; the rest of its frame cannot be read."""
 
     kind: int
 
 
-Message = SyncStep1 | SyncUpdate | AwarenessUpdate | QueryAwareness | PermissionDenied | UnknownMessage
+Message = (
+    SyncStep1 | SyncUpdate | AwarenessUpdate | QueryAwareness | PermissionDenied | Durable | Permission | UnknownMessage
+)
 
 
 class Reader:
@@ -158,6 +177,8 @@ def parse(frame: bytes) -> Iterator[Message]:
             yield QueryAwareness()
         elif kind == AUTH:
             yield _auth(reader)
+        elif kind == DARKROOM:
+            yield _own(reader)
         else:
             yield UnknownMessage(kind)
             return
@@ -198,6 +219,15 @@ def _auth(reader: Reader) -> Message:
     if kind == PERMISSION_DENIED:
         return PermissionDenied(reader.var_string())
     raise ProtocolError(f"unknown auth message {kind}")
+
+
+def _own(reader: Reader) -> Message:
+    kind = reader.var_uint()
+    if kind == DURABLE:
+        return Durable(reader.var_uint())
+    if kind == ACCESS:
+        return Permission(may_edit=reader.var_uint() == 1)
+    raise ProtocolError(f"unknown message {kind} of our own")
 
 
 def parse_awareness(data: bytes) -> AwarenessUpdate:
@@ -241,6 +271,16 @@ def update_message(update: bytes) -> bytes:
 def denied_message(reason: str) -> bytes:
     """Permission denied, as y-protocols auth has it: a stock client logs the reason and stays."""
     return bytes((AUTH, PERMISSION_DENIED)) + var_bytes(reason.encode())
+
+
+def durable_message(count: int) -> bytes:
+    """How many edits of this websocket are durable."""
+    return bytes((DARKROOM, DURABLE)) + var_uint(count)
+
+
+def permission_message(*, may_edit: bool) -> bytes:
+    """Whether edits are taken from this websocket."""
+    return bytes((DARKROOM, ACCESS, may_edit))
 
 
 def deleted_ranges(update: bytes) -> dict[int, list[tuple[int, int]]] | None:

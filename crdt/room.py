@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from pycrdt import Doc, get_update, merge_updates
@@ -22,6 +23,7 @@ from crdt.errors import BadUpdate, ProtocolError
 from crdt.json import Json
 from crdt.presence import Presence
 from crdt.protocol import AwarenessEntry, AwarenessUpdate, QueryAwareness, SyncStep1, SyncUpdate, binary_frame
+from crdt.receipts import Receipt
 from crdt.update import decode_vector
 from crdt.waiting import Waiting
 from crdt.watch import Touched, Watch
@@ -75,6 +77,8 @@ class Peer:
     """{id, name?} of who it is known to be; None of a peer that nobody vouches for."""
     refused: Callable[[], None] | None = None
     """Called for each edit that was refused."""
+    receipt: Receipt | None = None
+    """Of a client that asked to be told when its edits are durable."""
     behind: bytes | None = None
     """The state vector at the moment its transport filled up; None while it keeps up."""
     behind_timer: asyncio.TimerHandle | None = None
@@ -152,9 +156,10 @@ class Room:
         read_only: bool = False,
         person: Mapping[str, str] | None = None,
         refused: Callable[[], None] | None = None,
+        receipt: Receipt | None = None,
     ) -> Peer:
         """Take a client in: it is told our state vector and who is present; see `Peer` for the options."""
-        peer = Peer(socket, read_only, person, refused)
+        peer = Peer(socket, read_only, person, refused, receipt)
         self.flush()
         self.peers.add(peer)
         # How to write is looked up once: with hundreds of peers, looking it up costs as much as writing.
@@ -163,6 +168,9 @@ class Room:
         everyone = self.presence.everyone()
         if everyone:
             hello += binary_frame(protocol.awareness_message(everyone))
+        if receipt is not None:
+            receipt.tell = partial(self._acknowledge, peer)
+            hello += binary_frame(protocol.permission_message(may_edit=not read_only)) + _receipt_frame(receipt)
         socket.write(hello)
         return peer
 
@@ -172,6 +180,8 @@ class Room:
         self.hush(peer)
         if peer.behind_timer is not None:
             peer.behind_timer.cancel()
+        if peer.receipt is not None:
+            peer.receipt.tell = None
         self.presence.leave(peer)
         if self.late is not None:
             self.late.leave(peer)
@@ -223,6 +233,9 @@ class Room:
                 self._refuse(peer)
         elif self.late is None or not self.late.takes(peer, update, step2=step2):
             self._apply(update, Origin.PEER, message, peer.person)
+        elif self.late.treats(peer):
+            return  # Counted once it is applied.
+        self.count(peer)
 
     def answer(self, peer: Peer, state_vector: bytes) -> None:
         """Send a peer what it lacks."""
@@ -313,7 +326,21 @@ class Room:
         waiting = [binary_frame(protocol.update_message(update)) for update in self._waiting.updates()]
         return b"".join((frames, *waiting)) if waiting else frames
 
+    def count(self, peer: Peer) -> None:
+        """An edit of a peer was dealt with: it is told when that is durable, if it asked."""
+        # A room that was let go stores nothing: what still comes to it is for the next one to ask for.
+        if peer.receipt is not None and self._watch is not None:
+            peer.receipt.take()
+
+    def _acknowledge(self, peer: Peer) -> None:
+        """Tell a peer what of its edits is durable; one that is behind learns it when it reads again."""
+        write = self._live.get(peer)
+        if write is not None and peer.receipt is not None:
+            write(_receipt_frame(peer.receipt))
+
     def _refuse(self, peer: Peer) -> None:
+        if peer.receipt is not None:
+            peer.receipt.refuse()
         if peer.refused is not None:
             peer.refused()
         if peer.behind is None:
@@ -501,7 +528,8 @@ class Room:
             peer.behind_timer.cancel()
             peer.behind_timer = None
         lacking = self._with_waiting(binary_frame(protocol.update_message(self.doc.get_update(vector))))
-        peer.socket.write(lacking + binary_frame(protocol.awareness_message(self.presence.everyone())))
+        told = _receipt_frame(peer.receipt) if peer.receipt is not None else b""
+        peer.socket.write(lacking + binary_frame(protocol.awareness_message(self.presence.everyone())) + told)
 
     def _too_slow(self, peer: Peer) -> None:
         peer.behind_timer = None
@@ -553,3 +581,7 @@ class Room:
             if timer is not None:
                 timer.cancel()
         self._awareness_timer = self._flush_timer = None
+
+
+def _receipt_frame(receipt: Receipt) -> bytes:
+    return binary_frame(protocol.durable_message(receipt.durable))

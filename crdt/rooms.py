@@ -23,6 +23,7 @@ from crdt.journal import Journal
 from crdt.json import Json
 from crdt.late import Late, left_behind, replayed
 from crdt.memory import give_back
+from crdt.receipts import Receipt
 from crdt.room import CLOSE_RESTART, CLOSE_TRY_AGAIN, KEEPER_BASE, Origin, Room
 from crdt.rows import EdgeRow, Loaded, Mirror, NodeRow
 from crdt.store import SqlStore
@@ -209,6 +210,10 @@ class Rooms:
         finally:
             entry.users -= 1
             self.left(room_id)
+
+    def receipt(self, room_id: str) -> Receipt:
+        """For a peer of a room that wants to be told when its edits are durable."""
+        return Receipt(partial(self.journal.confirm, room_id))
 
     def opened(self, room_id: str) -> Room | None:
         """The room if it is open here."""

@@ -12,8 +12,10 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from server.access import Access, Caller, Role
+from server.errors import Forbidden, Unauthenticated
 
 Endpoint: TypeAlias = Callable[[Request], Awaitable[Response]]
+Door: TypeAlias = Callable[[Request, Unauthenticated | Forbidden], Awaitable[Response]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +39,7 @@ class Operation:
         public: Whether it needs no access token.
         role: The least role that may do this; None by method: viewers read, editors change.
         everywhere: Whether a token for some workflows is not enough.
+        door: What a browser is shown that may not come in; everybody else gets problem details.
 
     """
 
@@ -53,6 +56,7 @@ class Operation:
     public: bool = False
     role: Role | None = None
     everywhere: bool = False
+    door: Door | None = None
 
     @property
     def least_role(self) -> Role:
@@ -82,10 +86,19 @@ class _Dispatch:
         if operation is None:
             raise HTTPException(405, headers={"Allow": ", ".join(sorted(self._operations))})
         request = Request(scope, receive, send)
+        response = await _answer(operation, request)
+        await response(scope, receive, send)
+
+
+async def _answer(operation: Operation, request: Request) -> Response:
+    try:
         if not operation.public:
             request.state.caller = _admit(operation, request)
-        response = await operation.endpoint(request)
-        await response(scope, receive, send)
+    except (Unauthenticated, Forbidden) as error:
+        if operation.door is None or "text/html" not in request.headers.get("accept", ""):
+            raise
+        return await operation.door(request, error)
+    return await operation.endpoint(request)
 
 
 def _admit(operation: Operation, request: Request) -> Caller:

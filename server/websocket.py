@@ -38,6 +38,7 @@ logger = logging.getLogger(__name__)
 SOCKET_EXTENSION = "darkroom.socket"
 ABORT_AFTER_S = 15.0
 """How long a peer that was told to go may take to read it before the connection is cut."""
+RECEIPT_PARAMETER = "ack"
 CLOSE_BAD_ROOM = 4404
 CLOSE_TEXT = 1003
 CLOSE_NO_TOKEN = 4401
@@ -357,6 +358,11 @@ def _subprotocol(websocket: WebSocket) -> str | None:
     return SUBPROTOCOL if SUBPROTOCOL in websocket.scope["subprotocols"] else None
 
 
+def _wants_receipt(websocket: WebSocket) -> bool:
+    """Whether the client understands messages of our own, see `crdt.protocol.DARKROOM`."""
+    return websocket.query_params.get(RECEIPT_PARAMETER) == "1"
+
+
 def _short(reason: str) -> str:
     """A reason as a close frame takes it (RFC 6455 5.5): at most 123 bytes."""
     return reason.encode()[:120].decode(errors="ignore")
@@ -372,7 +378,11 @@ async def _serve(websocket: WebSocket, caller: Caller, socket: RoomSocket) -> No
             await services.require(room_id)
         async with services.rooms.use(room_id) as room:
             peer = room.enter(
-                socket, read_only=looks_only, person=caller.person(), refused=services.metrics.edit_refused
+                socket,
+                read_only=looks_only,
+                person=caller.person(),
+                refused=services.metrics.edit_refused,
+                receipt=services.rooms.receipt(room_id) if _wants_receipt(websocket) else None,
             )
             socket.attach(room, peer)
             expiry = _Expiry(caller, peer, services.metrics)

@@ -13,6 +13,7 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from server.access import Role
 from server.door import workflow_id_of
+from server.errors import Forbidden, Unauthenticated
 from server.files import IMMUTABLE, file_answer
 from server.operations import Answer, Operation
 from server.routes.workflows import make_workflow
@@ -56,12 +57,25 @@ async def open_new(request: Request) -> Response:
     return RedirectResponse(f"/w/{workflow_id}{mine}", 303, headers=no_store)
 
 
+async def open_door(request: Request, error: Unauthenticated | Forbidden) -> Response:
+    """Show a person whom nothing lets in where to put a link; the page reads from its address what it is to show."""
+    missing = isinstance(error, Unauthenticated)
+    headers = {"cache-control": "no-store", "referrer-policy": "same-origin"}
+    if missing:
+        headers["www-authenticate"] = 'Bearer realm="darkroom"'
+    folder: Path | None = request.app.state.page or find_page()
+    if folder is None:
+        return _missing()
+    content = await anyio.to_thread.run_sync((folder / "index.html").read_bytes)
+    return HTMLResponse(content, 401 if missing else 403, headers)
+
+
 async def open_workflow(request: Request) -> Response:
     """Serve the canvas page of a workflow."""
     workflow_id_of(request)
     folder: Path | None = request.app.state.page or find_page()
     if folder is None:
-        return HTMLResponse(_MISSING.format(api=html.escape("/openapi.json")), 503, {"cache-control": "no-store"})
+        return _missing()
     content = await anyio.to_thread.run_sync((folder / "index.html").read_bytes)
     # By content: times of files say little inside packages, and a stale page asks for parts that are gone.
     tag = f'"{hashlib.sha256(content).hexdigest()[:32]}"'
@@ -101,6 +115,10 @@ async def _part(request: Request, relative: Path, caching: str) -> Response:
     return answer
 
 
+def _missing() -> Response:
+    return HTMLResponse(_MISSING.format(api=html.escape("/openapi.json")), 503, {"cache-control": "no-store"})
+
+
 def _media_type(path: Path) -> str | None:
     """Types that some systems' tables get wrong, and browsers insist on."""
     return {
@@ -123,6 +141,7 @@ OPERATIONS = (
         {303: Answer("The new workflow's page."), 503: Answer("A browser only guessed that somebody may come.")},
         role=Role.EDITOR,
         everywhere=True,
+        door=open_door,
     ),
     Operation(
         "GET",

@@ -9,6 +9,7 @@ import { SessionContext } from './session/context';
 import type { Session } from './session/session';
 import { Help } from './ui/Help';
 import { Banner, DemoBadge, ToastList } from './ui/Notices';
+import { Stop } from './ui/Stop';
 import { TopBar } from './ui/TopBar';
 
 export function App({ session }: { session: Session }) {
@@ -27,6 +28,7 @@ export function App({ session }: { session: Session }) {
         <ToastList />
         <Help />
         <Lightbox />
+        <Stop />
       </ReactFlowProvider>
     </SessionContext>
   );

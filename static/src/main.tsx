@@ -6,6 +6,7 @@ import './ui/controls.css';
 import './ui/chrome.css';
 import './ui/notices.css';
 import './ui/help.css';
+import './ui/stop.css';
 import './canvas/canvas.css';
 import './node/sheet.css';
 import './node/words.css';
@@ -20,13 +21,21 @@ import { App } from './App';
 import { workflowIdOf } from './route';
 import { openSession } from './session/session';
 import { followTheme } from './theme/theme';
+import { Door } from './ui/Door';
 
 followTheme();
 takeToken({ location: window.location, history: window.history, storage: () => window.sessionStorage });
 const workflowId = workflowIdOf(window.location.pathname);
 const root = document.getElementById('root');
 
-if (workflowId === null) {
+if (root !== null && window.location.pathname === '/') {
+  // Served only to those who may not make a canvas: everybody else is sent on to a new one.
+  createRoot(root).render(
+    <StrictMode>
+      <Door />
+    </StrictMode>,
+  );
+} else if (workflowId === null) {
   window.location.replace('/');
 } else if (root !== null) {
   // Opened here and not in a component: React may mount twice, a canvas is joined once.

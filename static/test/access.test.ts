@@ -1,6 +1,6 @@
 import { expect, test } from 'vitest';
 
-import { accessToken, takeToken } from '../src/api/token';
+import { accessToken, changeToken, readPasted, takeToken } from '../src/api/token';
 
 function browser(search: string, hash: string, stored: string | null = null) {
   const kept = new Map<string, string>(stored === null ? [] : [['darkroom.token', stored]]);
@@ -42,4 +42,28 @@ test('a browser without storage keeps the token as long as the page', () => {
     throw new Error('switched off');
   };
   expect(takeToken({ ...places, storage: broken })).toBe('t1');
+});
+
+const claims = (workflows: unknown): string => `e30.${btoa(JSON.stringify({ workflows })).replace(/=+$/, '')}.c2ln`;
+
+test.each([
+  ['a link', `https://rooms.example/w/one#token=${claims(['one'])}`, 'one'],
+  ['a link with the token in its query', `https://rooms.example/w/one?token=${claims('*')}`, 'one'],
+  ['a link to the front door', `https://rooms.example/#token=${claims('*')}`, null],
+  ['a token for one canvas', `  ${claims(['two'])}\n`, 'two'],
+  ['a token for several', claims(['one', 'two']), null],
+])('%s can be pasted', (_what, text, workflowId) => {
+  const pasted = readPasted(text);
+  expect(pasted?.workflowId).toBe(workflowId);
+  expect(text).toContain(pasted?.token);
+});
+
+test.each(['', 'hello', 'https://rooms.example/w/one', 'https://rooms.example/w/one#token=', 'javascript:alert(1)'])(
+  'there is no token in %s',
+  (text) => expect(readPasted(text)).toBeNull(),
+);
+
+test('another token is used from now on', () => {
+  changeToken('t2', browser('', '').places.storage);
+  expect(accessToken()).toBe('t2');
 });

@@ -1,10 +1,24 @@
+from typing import TYPE_CHECKING, Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from crdt import protocol
 from crdt.errors import ProtocolError
-from crdt.protocol import AwarenessEntry, AwarenessUpdate, QueryAwareness, SyncStep1, SyncUpdate, UnknownMessage
+from crdt.protocol import (
+    AwarenessEntry,
+    AwarenessUpdate,
+    Durable,
+    Permission,
+    QueryAwareness,
+    SyncStep1,
+    SyncUpdate,
+    UnknownMessage,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 numbers = st.integers(min_value=0, max_value=2**53)
 states = st.dictionaries(st.text(max_size=8), st.one_of(st.text(max_size=8), st.integers(), st.none()), max_size=3)
@@ -14,21 +28,21 @@ messages = st.one_of(
     st.builds(SyncUpdate, st.binary(max_size=200), step2=st.booleans()),
     st.builds(AwarenessUpdate, st.lists(entries, max_size=4).map(tuple)),
     st.just(QueryAwareness()),
+    st.builds(Durable, numbers),
+    st.builds(Permission, may_edit=st.booleans()),
 )
 
 
 def encode(message: protocol.Message) -> bytes:
-    match message:
-        case SyncStep1(vector):
-            return protocol.step1_message(vector)
-        case SyncUpdate(update, step2=True):
-            return protocol.step2_message(update)
-        case SyncUpdate(update):
-            return protocol.update_message(update)
-        case AwarenessUpdate(listed):
-            return protocol.awareness_message(listed)
-        case _:
-            return bytes([protocol.QUERY_AWARENESS])
+    encoders: dict[type, Callable[[Any], bytes]] = {
+        SyncStep1: lambda m: protocol.step1_message(m.state_vector),
+        SyncUpdate: lambda m: (protocol.step2_message if m.step2 else protocol.update_message)(m.update),
+        AwarenessUpdate: lambda m: protocol.awareness_message(m.entries),
+        QueryAwareness: lambda _: bytes([protocol.QUERY_AWARENESS]),
+        Durable: lambda m: protocol.durable_message(m.count),
+        Permission: lambda m: protocol.permission_message(may_edit=m.may_edit),
+    }
+    return encoders[type(message)](message)
 
 
 @given(st.lists(messages, min_size=1, max_size=4))

@@ -206,6 +206,20 @@ async def test_a_token_is_taken_from_the_header_and_from_the_query(api: Api) -> 
     assert (await api.get("/api/workflows", authorization=f"Basic {said}")).status_code == 401
 
 
+async def test_a_browser_without_a_good_token_is_shown_a_place_for_one(api: Api) -> None:
+    page = api.app.state.page
+    page.mkdir(parents=True, exist_ok=True)
+    (page / "index.html").write_text("<!doctype html><title>Darkroom</title>")
+    for said, status in (("", 401), (token(exp=1), 401), (token(workflows=["w1"]), 403), (token("viewer"), 403)):
+        reply = await api.get(f"/?token={said}", accept="text/html,*/*")
+        assert (reply.status_code, reply.headers["content-type"]) == (status, "text/html; charset=utf-8")
+        assert "<title>Darkroom" in reply.text
+        assert reply.headers["cache-control"] == "no-store"
+        assert (await api.get(f"/?token={said}")).headers["content-type"] == "application/problem+json"
+    assert await rows(api) == []
+    assert (await api.get(f"/?token={token()}", accept="text/html")).status_code == 303
+
+
 async def test_what_everybody_may_see_needs_no_token(api: Api) -> None:
     for path in ("/health", "/readyz", "/openapi.json"):
         assert (await api.get(path)).status_code == 200

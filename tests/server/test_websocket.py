@@ -23,7 +23,7 @@ from websockets.frames import Frame, Opcode
 
 from crdt import canvas, protocol
 from crdt.canvas import CanvasDoc
-from crdt.protocol import AwarenessUpdate, SyncStep1, SyncUpdate
+from crdt.protocol import AwarenessUpdate, Durable, SyncStep1, SyncUpdate
 from crdt.room import CLOSE_BAD_MESSAGE, Room
 from crdt.room import Peer as RoomPeer
 from crdt.rooms import Rooms
@@ -165,6 +165,25 @@ async def test_a_lone_idle_client_gets_its_own_renewal_back(site: Site) -> None:
         for clock in (1, 2):
             await a.connection.send(awareness(7, clock, "{}"))
             await a.until(lambda message: isinstance(message, AwarenessUpdate))
+
+
+async def test_who_asks_is_told_what_is_durable_and_nobody_else(site: Site) -> None:
+    async with site.connect("r?ack=1") as asking, site.connect() as stock:
+        await stock.sync()
+        await asking.sync()
+        await asking.edit(put("n"))
+        await asking.until(lambda message: message == Durable(2))
+        assert not site.rooms.journal.holds("r")
+        await stock.connection.send(protocol.update_message(protocol.EMPTY_UPDATE))
+        await stock.connection.send(bytes([protocol.QUERY_AWARENESS]))
+        heard: set[type] = set()
+
+        def note(message: protocol.Message) -> bool:
+            heard.add(type(message))
+            return isinstance(message, AwarenessUpdate)
+
+        await stock.until(note)
+        assert heard == {SyncUpdate, AwarenessUpdate}
 
 
 async def test_the_cursor_of_a_killed_socket_vanishes(site: Site) -> None:

@@ -1,1 +1,1 @@
-"""Measurements that take minutes, each a command of its own; CONTRIBUTING.md lists them."""
+"""What takes too long for the tests: each module is a command that says what it saw and fails when it is not good."""

@@ -7,14 +7,21 @@ the store, and so on for each point in `POINTS`. While one waits there, `<data>/
 
 import asyncio
 import os
+import sqlite3
 import sys
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import pyvips  # type: ignore[import-untyped]
+import sqlalchemy as sa
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.util import await_only
 
+from crdt.sqlite_log import SqliteLog
 from jobs.storage import DiskStore
 from providers.base import (
     Accepted,
@@ -29,11 +36,23 @@ from providers.base import (
     Waiting,
 )
 from server.__main__ import main
+from server.metrics import Metrics
 from server.wiring import CountedStore, Parts
 
-POINTS: Final = ("generating", "accepted", "uploading", "commit")
+POINTS: Final = (
+    "generating",
+    "accepted",
+    "uploading",
+    "commit",  # Before edits are appended to the log.
+    "appending",  # In that transaction, with nothing committed.
+    "committed",  # After it, before anybody hears of it.
+    "snapshot",  # With the state of a room in hand, before it is stored.
+    "snapshotted",  # After it was.
+    "trimming",  # In the transaction of a snapshot, before the log it covers is dropped.
+)
 DATA: Final = Path(os.environ.get("DARKROOM_DATA", "."))
 _LOOK_S: Final = 0.01
+_LOOK: Final = threading.Event()
 
 
 async def hold(point: str) -> None:
@@ -99,13 +118,60 @@ class HeldImages(DiskStore):
         return await super().put(key, data, content_type)
 
 
+class HeldLog(SqliteLog):
+    """SQLite's own short way into the log, with a gate inside the transaction."""
+
+    def _connected(self) -> sqlite3.Connection:
+        connection = super()._connected()
+        connection.set_trace_callback(_hold_append)
+        return connection
+
+
 class HeldDocuments(CountedStore):
-    """A log that can be slow, while the rest of the database is not."""
+    """A log that can be slow or out of order, while the rest of the database is not.
+
+    While `<data>/fail-commit` exists every commit of edits fails as one does when the database is gone.
+    """
+
+    def __init__(self, engine: AsyncEngine, process_id: str, metrics: Metrics) -> None:
+        super().__init__(engine, process_id, metrics)
+        if self._log is not None:
+            self._log = HeldLog(str(engine.url.database))
+        sa.event.listen(engine.sync_engine, "before_cursor_execute", _hold_statement)
 
     async def append(self, updates: Mapping[str, Sequence[bytes]]) -> dict[str, int]:
         """Commit once the gate is open."""
         await hold("commit")
-        return await super().append(updates)
+        if (DATA / "fail-commit").exists():
+            raise OperationalError("append to the log", None, OSError("out of order for a test"))
+        numbers = await super().append(updates)
+        await hold("committed")
+        return numbers
+
+    async def snapshot(self, room: str, state: bytes, seq: int, fence: int) -> bool:
+        """Store once the gate is open."""
+        await hold("snapshot")
+        stored = await super().snapshot(room, state, seq, fence)
+        await hold("snapshotted")
+        return stored
+
+
+def _hold_append(statement: str) -> None:
+    """Wait inside SQLite's transaction, on the thread that it has for itself."""
+    if statement.startswith("INSERT INTO document_updates"):
+        gate, sign = DATA / "hold-appending", DATA / "at-appending"
+        while gate.exists():
+            sign.touch()
+            _LOOK.wait(_LOOK_S)
+
+
+def _hold_statement(*call: Any) -> None:
+    """Wait inside a transaction of SQLAlchemy, before the statement that names the point."""
+    statement = str(call[2])
+    if statement.startswith("INSERT INTO document_updates"):
+        await_only(hold("appending"))
+    elif statement.startswith("DELETE FROM document_updates"):
+        await_only(hold("trimming"))
 
 
 def picture() -> bytes:

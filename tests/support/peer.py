@@ -14,7 +14,7 @@ from websockets.asyncio.client import ClientConnection
 
 from crdt import canvas, protocol
 from crdt.canvas import CanvasDoc
-from crdt.protocol import AwarenessUpdate, SyncStep1, SyncUpdate
+from crdt.protocol import AwarenessUpdate, Durable, SyncStep1, SyncUpdate
 
 PATIENCE_S = 30.0
 
@@ -24,12 +24,16 @@ class YPeer:
     A document that follows a room, and edits it.
 
     `connected` may be entered again after it was left: what was edited in between is sent then, as any Yjs client does.
+    With `ack` the server tells which edits are durable: `await peer.durable()`.
     """
 
-    def __init__(self, ws_url: str, room: str) -> None:
+    def __init__(self, ws_url: str, room: str, *, ack: bool = False) -> None:
         self.doc: CanvasDoc = Doc(client_id=secrets.randbits(32))
         self.states: dict[int, Any] = {}
-        self.url = f"{ws_url}/{room}"
+        self.url = f"{ws_url}/{room}{'?ack=1' if ack else ''}"
+        self.sent_edits = 0
+        self.durable_edits = 0
+        """Sync messages with an update on this connection, and how many of them are committed."""
         self._connection: ClientConnection | None = None
         self._changed = asyncio.Condition()
         self._synced = asyncio.Event()
@@ -38,6 +42,7 @@ class YPeer:
     async def connected(self) -> AsyncIterator["YPeer"]:
         """Inside, the peer is online and in sync."""
         self._synced.clear()
+        self.sent_edits = self.durable_edits = 0
         async with websockets.connect(self.url, max_size=None) as connection:
             self._connection = connection
             reader = asyncio.create_task(self._read(connection))
@@ -58,6 +63,7 @@ class YPeer:
         with self.doc.transaction():
             change(self.doc)
         if self._connection is not None:
+            self.sent_edits += 1
             await self._connection.send(protocol.update_message(self.doc.get_update(before)))
 
     async def add_image(self, node_id: str, prompt: str, **params: Any) -> None:
@@ -80,6 +86,11 @@ class YPeer:
         async with asyncio.timeout(patience_s), self._changed:
             await self._changed.wait_for(lambda: bool(wanted()))
 
+    async def durable(self, patience_s: float = PATIENCE_S) -> None:
+        """Wait until the server says that everything sent on this connection so far is committed."""
+        sent = self.sent_edits
+        await self.until(lambda: self.durable_edits >= sent, patience_s)
+
     async def until_status(self, node_id: str, status: str) -> dict[str, Any]:
         """Wait until the node shows a status; returns its data."""
         await self.until(lambda: self.data(node_id).get("status") == status)
@@ -98,7 +109,10 @@ class YPeer:
                 self.doc.apply_update(message.update)
                 if message.step2:
                     self._synced.set()
+            elif isinstance(message, Durable):
+                self.durable_edits = message.count
             elif isinstance(message, SyncStep1):
+                self.sent_edits += 1
                 await connection.send(protocol.step2_message(self.doc.get_update(message.state_vector)))
             elif isinstance(message, AwarenessUpdate):
                 self.states.update({entry.client_id: json.loads(entry.state) for entry in message.entries})

@@ -1,3 +1,6 @@
+import { isRecord } from '../document/values';
+import { workflowIdOf } from '../route';
+
 const STORED = 'darkroom.token';
 const NAME = 'token';
 
@@ -29,6 +32,42 @@ export function takeToken({ location, history, storage }: Places): string | null
   }
   current = given === null || given === '' ? read(storage) : keep(storage, given);
   return current;
+}
+
+/** Goes on with another token, in this tab and from now on. */
+export function changeToken(token: string, storage: Places['storage'] = () => window.sessionStorage): string {
+  current = keep(storage, token);
+  return current;
+}
+
+/** A link or token that somebody pasted. */
+export interface Pasted {
+  readonly token: string;
+  /** The canvas a link leads to. */
+  readonly workflowId: string | null;
+}
+
+const TOKEN = /^[\w-]+\.[\w-]+\.[\w-]+$/;
+
+/** What a pasted text lets in by; null when there is no token in it. */
+export function readPasted(text: string): Pasted | null {
+  const given = text.trim();
+  if (TOKEN.test(given)) return { token: given, workflowId: soleWorkflow(given) };
+  if (!URL.canParse(given)) return null;
+  const { pathname, search, hash } = new URL(given);
+  const token = new URLSearchParams(hash.slice(1)).get(NAME) ?? new URLSearchParams(search).get(NAME) ?? '';
+  return TOKEN.test(token) ? { token, workflowId: workflowIdOf(pathname) ?? soleWorkflow(token) } : null;
+}
+
+/** The one canvas a token is for, as it says itself; whether that is true is for the server to say. */
+function soleWorkflow(token: string): string | null {
+  try {
+    const claims: unknown = JSON.parse(atob((token.split('.')[1] ?? '').replaceAll('-', '+').replaceAll('_', '/')));
+    const workflows = isRecord(claims) ? claims['workflows'] : null;
+    return Array.isArray(workflows) && workflows.length === 1 && typeof workflows[0] === 'string' ? workflows[0] : null;
+  } catch {
+    return null;
+  }
 }
 
 function prefixed(mark: string, params: URLSearchParams): string {

@@ -13,7 +13,7 @@ import { useCallback, useEffect, type PointerEvent } from 'react';
 import type { FlowEdge, FlowNode } from '../binding/view';
 import { ImageNode } from '../node/ImageNode';
 import { NoteNode, OtherNode } from '../node/NoteNode';
-import { useSession } from '../session/context';
+import { useMayEdit, useSession } from '../session/context';
 import { useCell } from '../store/hooks';
 import { theme } from '../theme/theme';
 import { Cursors } from './Cursors';
@@ -34,6 +34,7 @@ const PRO = { hideAttribution: true };
 export function Canvas() {
   const session = useSession();
   const { flow, edits, presence } = session;
+  const mayEdit = useMayEdit();
   const nodes = useCell(flow.nodes);
   const edges = useCell(flow.edges);
   const chosenTool = useCell(tool);
@@ -64,7 +65,7 @@ export function Canvas() {
   const onConnect = useCallback(({ source, target }: Connection) => edits.connect(source, target), [edits]);
 
   return (
-    <main className="canvas" onPointerMove={onPointerMove} onPointerLeave={() => presence.point(null)}>
+    <main className="canvas" data-view-only={!mayEdit || undefined} onPointerMove={onPointerMove} onPointerLeave={() => presence.point(null)}>
       <ReactFlow<FlowNode, FlowEdge>
         nodes={nodes}
         edges={edges}
@@ -73,6 +74,8 @@ export function Canvas() {
         onNodesChange={(changes) => flow.changeNodes(changes)}
         onEdgesChange={(changes) => flow.changeEdges(changes)}
         onConnect={onConnect}
+        nodesDraggable={mayEdit}
+        nodesConnectable={mayEdit}
         onlyRenderVisibleElements={nodes.length > MANY_NODES}
         colorMode={chosenTheme}
         deleteKeyCode={NO_KEY}

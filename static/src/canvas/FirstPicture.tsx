@@ -4,7 +4,7 @@ import { useEffect, useRef, useState, type KeyboardEvent } from 'react';
 import type { FlowEdge, FlowNode } from '../binding/view';
 import { sheetSize } from '../node/size';
 import { aspectOf, choiceOf, onlyDemo } from '../runs/makers';
-import { useSession } from '../session/context';
+import { useMayEdit, useSession } from '../session/context';
 import { useCell } from '../store/hooks';
 import { Button } from '../ui/Button';
 import { placedFirst } from './first';
@@ -24,6 +24,7 @@ export function FirstPicture() {
   const empty = useCell(flow.nodes).length === 0;
   const { seen } = useCell(session.connection);
   const makers = useCell(session.makers);
+  const mayEdit = useMayEdit();
   const instance = useReactFlow<FlowNode, FlowEdge>();
   const sheet = useRef<HTMLDivElement>(null);
   const [prompt, setPrompt] = useState('');
@@ -39,6 +40,13 @@ export function FirstPicture() {
   }, [edits, empty, instance, prompt]);
 
   if (!show) return null;
+  if (!mayEdit) {
+    return (
+      <section className="first" aria-label="Empty canvas">
+        <h1>Nothing here yet. Pictures appear as others make them.</h1>
+      </section>
+    );
+  }
   const size = sheetSize(aspectOf(choiceOf(makers, NOTHING_CHOSEN).size) ?? 1);
 
   const submit = (): void => {

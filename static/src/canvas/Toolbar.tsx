@@ -1,16 +1,12 @@
-import { useSession } from '../session/context';
+import { useMayEdit, useSession } from '../session/context';
 import { useCell } from '../store/hooks';
 import { Button, IconButton } from '../ui/Button';
 import { tool } from './tool';
 import { useActions } from './useActions';
 
 export function Toolbar() {
-  const { flow, history } = useSession();
-  const actions = useActions();
+  const mayEdit = useMayEdit();
   const chosen = useCell(tool);
-  const steps = useCell(history.steps);
-  const nodes = useCell(flow.nodes);
-  const runnable = nodes.some((node) => node.selected === true && node.type === 'image');
   return (
     <div className="bar toolbar" role="toolbar" aria-label="Tools">
       <IconButton
@@ -27,6 +23,19 @@ export function Toolbar() {
         aria-pressed={chosen === 'select'}
         onClick={() => tool.set('select')}
       />
+      {mayEdit && <EditTools />}
+    </div>
+  );
+}
+
+function EditTools() {
+  const { flow, history } = useSession();
+  const actions = useActions();
+  const steps = useCell(history.steps);
+  const nodes = useCell(flow.nodes);
+  const runnable = nodes.some((node) => node.selected === true && node.type === 'image');
+  return (
+    <>
       <span className="gap" />
       <IconButton name="New picture" icon="image" hotkey="P" onClick={actions.addPicture} />
       <IconButton name="New note" icon="note" hotkey="N" onClick={actions.addNote} />
@@ -35,6 +44,6 @@ export function Toolbar() {
       <IconButton name="Redo" icon="redo" hotkey="Ctrl Shift Z" disabled={!steps.redo} onClick={() => history.redo()} />
       <span className="gap" />
       <Button word="Run" icon="develop" look="primary" disabled={!runnable} onClick={actions.runSelected} />
-    </div>
+    </>
   );
 }

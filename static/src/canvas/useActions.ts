@@ -2,7 +2,7 @@ import { useReactFlow } from '@xyflow/react';
 import { useMemo } from 'react';
 
 import type { FlowEdge, FlowNode } from '../binding/view';
-import { useSession } from '../session/context';
+import { useMayEdit, useSession } from '../session/context';
 import { FIT, freePlace, placeBeside, reveal } from './view';
 
 export interface Actions {
@@ -19,22 +19,25 @@ export interface Actions {
 /** What the toolbar and the keyboard do alike. */
 export function useActions(): Actions {
   const { flow, edits, runs, toasts } = useSession();
+  const mayEdit = useMayEdit();
   const instance = useReactFlow<FlowNode, FlowEdge>();
   return useMemo(
     () => ({
       addPicture: () => {
+        if (!mayEdit) return;
         const place = freePlace(instance, 320, 400);
         focusText(edits.addPicture(place));
         reveal(instance, place, 320, 400);
       },
       addNote: () => {
+        if (!mayEdit) return;
         const place = freePlace(instance, 240, 80);
         focusText(edits.addNote(place));
         reveal(instance, place, 240, 80);
       },
       runSelected: () => {
         const chosen = flow.selected().filter((id) => flow.node(id)?.type === 'image');
-        if (chosen.length === 0) toasts.tell('Select a picture to develop.');
+        if (mayEdit && chosen.length === 0) toasts.tell('Select a picture to develop.');
         for (const id of chosen) void runs.generate(id);
       },
       deleteSelected: () => {
@@ -45,7 +48,7 @@ export function useActions(): Actions {
         );
       },
       duplicate: (ids) => {
-        if (ids.length === 0) return;
+        if (!mayEdit || ids.length === 0) return;
         const box = instance.getNodesBounds([...ids]);
         const place = placeBeside(instance, box);
         edits.paste(edits.copy(ids), { x: place.x - Math.round(box.x), y: place.y - Math.round(box.y) });
@@ -54,7 +57,7 @@ export function useActions(): Actions {
       selectAll: () => flow.select(new Set(flow.nodes.get().map((node) => node.id))),
       fit: () => void instance.fitView(FIT),
     }),
-    [edits, flow, instance, runs, toasts],
+    [edits, flow, instance, mayEdit, runs, toasts],
   );
 }
 

@@ -11,7 +11,7 @@ const LONGEST_PROMPT = 4_000;
 
 /** Copy, cut and paste of nodes as text, so that they travel between canvases; pasted words become a prompt. */
 export function useClipboard(): void {
-  const { flow, edits } = useSession();
+  const { flow, edits, connection } = useSession();
   const instance = useReactFlow<FlowNode, FlowEdge>();
 
   useEffect(() => {
@@ -28,7 +28,7 @@ export function useClipboard(): void {
     };
     const onPaste = (event: ClipboardEvent): void => {
       const text = event.clipboardData?.getData('text/plain') ?? '';
-      if (isTyping(event) || text.trim() === '') return;
+      if (isTyping(event) || text.trim() === '' || !connection.get().mayEdit) return;
       event.preventDefault();
       const piece = pieceFromText(text);
       if (piece === null) {
@@ -49,5 +49,5 @@ export function useClipboard(): void {
       document.removeEventListener('cut', onCut);
       document.removeEventListener('paste', onPaste);
     };
-  }, [edits, flow, instance]);
+  }, [connection, edits, flow, instance]);
 }

@@ -4,7 +4,7 @@ import { Problem } from '../api/http';
 import type { JobRecord } from '../api/records';
 import type { RunError } from '../document/schema';
 import { modelLabel } from '../runs/makers';
-import { useSession } from '../session/context';
+import { useMayEdit, useSession } from '../session/context';
 import { useCell } from '../store/hooks';
 import { Button } from '../ui/Button';
 import { Icon } from '../ui/Icon';
@@ -21,6 +21,7 @@ interface FailureProps {
 /** Why there is no picture, in one plain sentence; the maker's own words are a click away. */
 export function Failure({ error, runId, over, onRetry }: FailureProps) {
   const [open, setOpen] = useState(false);
+  const mayEdit = useMayEdit();
   const anchor = useRef<HTMLDivElement>(null);
   const close = useCallback(() => setOpen(false), []);
   return (
@@ -33,7 +34,7 @@ export function Failure({ error, runId, over, onRetry }: FailureProps) {
         {error.message}
       </p>
       <div className="actions nodrag" ref={anchor}>
-        <Button word="Retry" icon="retry" look="outline" onClick={onRetry} />
+        {mayEdit && <Button word="Retry" icon="retry" look="outline" onClick={onRetry} />}
         <Button word="Details" aria-expanded={open} onClick={() => setOpen(!open)} />
       </div>
       {open && (

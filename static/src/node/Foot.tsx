@@ -2,7 +2,7 @@ import { useCallback, useRef, useState } from 'react';
 
 import { useActions } from '../canvas/useActions';
 import type { Choice } from '../runs/makers';
-import { useSession } from '../session/context';
+import { useMayEdit, useSession } from '../session/context';
 import { Button, IconButton } from '../ui/Button';
 import { Icon, type IconName } from '../ui/Icon';
 import { keyNames } from '../ui/keys';
@@ -20,7 +20,9 @@ interface FootProps {
 
 /** The controls of a sheet: maker and size on the left, the one action on the right. */
 export function Foot({ nodeId, choice, action, prompt, onRun }: FootProps) {
+  const mayEdit = useMayEdit();
   const empty = prompt.trim() === '';
+  if (!mayEdit) return <div className="foot" />;
   return (
     <div className="foot">
       <MakerPicker nodeId={nodeId} choice={choice} />

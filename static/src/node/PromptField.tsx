@@ -1,6 +1,6 @@
 import { useEffect, useRef, type KeyboardEvent } from 'react';
 
-import { useSession } from '../session/context';
+import { useMayEdit, useSession } from '../session/context';
 import { useSharedText } from './useSharedText';
 
 interface PromptFieldProps {
@@ -16,6 +16,7 @@ interface PromptFieldProps {
 /** A text that several people edit in place. It grows with its content. */
 export function PromptField({ nodeId, textKey, label, placeholder, value, onRun }: PromptFieldProps) {
   const { history } = useSession();
+  const mayEdit = useMayEdit();
   const { field, ...handlers } = useSharedText(nodeId, textKey, value);
   const first = useRef(value);
 
@@ -50,7 +51,8 @@ export function PromptField({ nodeId, textKey, label, placeholder, value, onRun 
       <textarea
         ref={field}
         aria-label={label}
-        placeholder={placeholder}
+        placeholder={mayEdit ? placeholder : ''}
+        readOnly={!mayEdit}
         defaultValue={first.current}
         rows={1}
         spellCheck={false}

@@ -1,3 +1,4 @@
+import { useMayEdit } from '../session/context';
 import { Button } from '../ui/Button';
 import { Icon, type IconName } from '../ui/Icon';
 import { stageWord, type View } from '../runs/phase';
@@ -12,6 +13,7 @@ interface StripProps {
 /** Along the lower edge of a sheet in the making: what happens, since when, who asked, and the way out. */
 export function Strip({ view, seconds, me, onCancel }: StripProps) {
   const { phase, run } = view;
+  const mayEdit = useMayEdit();
   if (phase === 'waiting') {
     return (
       <div className="strip">
@@ -34,7 +36,7 @@ export function Strip({ view, seconds, me, onCancel }: StripProps) {
         {percent !== null && phase === 'running' && <span className="times"> {percent} %</span>}
         <small className="times">{details.join(', ')}</small>
       </span>
-      {phase !== 'starting' && <Button word="Cancel" disabled={phase === 'cancelling'} onClick={onCancel} />}
+      {mayEdit && phase !== 'starting' && <Button word="Cancel" disabled={phase === 'cancelling'} onClick={onCancel} />}
       <ProgressLine percent={phase === 'running' ? percent : null} />
     </div>
   );

@@ -34,6 +34,11 @@ export class Presence {
     this.#read();
   }
 
+  /** Tells the others whether this page may change anything. */
+  tellMode(mayEdit: boolean): void {
+    this.#awareness.setLocalStateField('mode', mayEdit ? 'edit' : 'view');
+  }
+
   /** Calls back at every change of any cursor, outside of React. */
   watch(watcher: (peers: ReadonlyMap<number, Peer>) => void): () => void {
     this.#watchers.add(watcher);

@@ -56,6 +56,7 @@ export class RunCommands {
   /** Starts a picture in a node, the first or another one. */
   async generate(nodeId: string): Promise<void> {
     const data = this.#data(nodeId);
+    if (!this.#connection.get().mayEdit) return;
     if (data === null || viewOf(data, undefined, this.asked.get(nodeId), this.#live).busy) return;
     if (data.prompt.trim() === '') {
       this.#toasts.tell('Write a prompt first.');
@@ -81,7 +82,7 @@ export class RunCommands {
   /** Stops the run of a node, or takes back a wish that was not sent yet. */
   async cancel(nodeId: string): Promise<void> {
     const data = this.#data(nodeId);
-    if (data === null) return;
+    if (data === null || !this.#connection.get().mayEdit) return;
     if (!isActive(data.status) || data.runId === null) {
       if (data.request !== null) this.#write(nodeId, null);
       return;

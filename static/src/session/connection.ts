@@ -1,53 +1,57 @@
 import type { WebsocketProvider } from 'y-websocket';
-import type * as Y from 'yjs';
 
 import { Cell } from '../store/cell';
+import type { Closing } from './closing';
+import { reconnect } from './wire';
 
 export type Link = 'connecting' | 'live' | 'offline' | 'refused';
 
 export interface Connection {
   readonly link: Link;
-  /** Own edits made since the connection was lost; they are sent once it is back. */
-  readonly unsent: number;
   /** Whether the canvas was ever received, so that an empty one is known to be empty. */
   readonly seen: boolean;
+  /** Whether the server takes edits from here. */
+  readonly mayEdit: boolean;
+  /** Why the server let this page go for good; it is there while `link` is `refused`. */
+  readonly refusal: Closing | null;
 }
 
 /** How long a first connection may take before the page says that there is none. */
 const PATIENCE_MS = 4_000;
 
-/** Watches the websocket and counts what waits for it. */
-export function watchConnection(doc: Y.Doc, provider: WebsocketProvider): Cell<Connection> {
-  const cell = new Cell<Connection>({ link: 'connecting', unsent: 0, seen: false });
+export const UNKNOWN: Connection = { link: 'connecting', seen: false, mayEdit: true, refusal: null };
+
+/** Watches the websocket. */
+export function watchConnection(cell: Cell<Connection>, provider: WebsocketProvider): void {
   const patch = (change: Partial<Connection>): void => cell.set({ ...cell.get(), ...change });
   const lose = (): void => {
     if (cell.get().link !== 'refused') patch({ link: 'offline' });
   };
 
   provider.on('sync', (synced: boolean) => {
-    if (synced) patch({ link: 'live', unsent: 0, seen: true });
+    if (synced) patch({ link: 'live', seen: true, refusal: null });
   });
   provider.on('status', ({ status }) => {
     if (status === 'disconnected') lose();
+    // Only somebody who brought another token tries again after a refusal.
+    if (status === 'connecting' && cell.get().link === 'refused') patch({ link: 'connecting' });
   });
   provider.on('connection-error', lose);
-  provider.on('closed', () => patch({ link: 'refused' }));
-  doc.on('update', (_update: Uint8Array, origin: unknown) => {
-    if (origin !== provider && cell.get().link !== 'live') patch({ unsent: cell.get().unsent + 1 });
-  });
+  provider.on('closed', (refusal) => patch({ link: 'refused', refusal }));
   setTimeout(() => {
     if (cell.get().link === 'connecting') lose();
   }, PATIENCE_MS);
 
   // A laptop that wakes up or a phone that leaves a tunnel need not wait for the next attempt.
-  window.addEventListener('online', () => {
+  const hurry = (): void => {
     if (!provider.wsconnected && cell.get().link !== 'refused') provider.connect();
+  };
+  window.addEventListener('online', hurry);
+  document.addEventListener('visibilitychange', () => {
+    if (document.visibilityState === 'visible') hurry();
   });
   // A dead connection may look alive for long. Asking anew tells; a server on this very machine answers at once.
   window.addEventListener('offline', () => {
-    if (cell.get().link === 'refused') return;
-    provider.disconnect();
-    provider.connect();
+    if (cell.get().link !== 'refused') reconnect(provider);
   });
-  return cell;
 }

@@ -21,12 +21,14 @@ export class CanvasEdits {
   readonly #doc: Y.Doc;
   readonly #flow: FlowBinding;
   readonly #history: History;
+  readonly #mayEdit: () => boolean;
   readonly #taste: Taste = {};
 
-  constructor(parts: { doc: Y.Doc; flow: FlowBinding; history: History }) {
+  constructor(parts: { doc: Y.Doc; flow: FlowBinding; history: History; mayEdit: () => boolean }) {
     this.#doc = parts.doc;
     this.#flow = parts.flow;
     this.#history = parts.history;
+    this.#mayEdit = parts.mayEdit;
   }
 
   addPicture(position: Point, prompt = ''): string {
@@ -48,7 +50,7 @@ export class CanvasEdits {
   }
 
   remove(nodes: readonly string[], edges: readonly string[]): void {
-    if (nodes.length > 0 || edges.length > 0) this.#flow.remove(new Set(nodes), new Set(edges));
+    if (this.#mayEdit() && (nodes.length > 0 || edges.length > 0)) this.#flow.remove(new Set(nodes), new Set(edges));
   }
 
   copy(ids: readonly string[]): Piece {
@@ -80,7 +82,7 @@ export class CanvasEdits {
   }
 
   entitle(title: string): void {
-    this.#doc.transact(() => metaOf(this.#doc).set('title', title), LOCAL);
+    if (this.#mayEdit()) this.#doc.transact(() => metaOf(this.#doc).set('title', title), LOCAL);
   }
 
   #add(node: NewNode): string {
@@ -90,7 +92,9 @@ export class CanvasEdits {
     return node.id;
   }
 
+  /** Of somebody who may only look nothing is written: the server would refuse it, and the screen would lie. */
   #step(write: () => void): void {
+    if (!this.#mayEdit()) return;
     this.#history.cut();
     this.#doc.transact(write, LOCAL);
     this.#history.cut();

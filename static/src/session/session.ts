@@ -1,19 +1,21 @@
 import * as Y from 'yjs';
-import { WebsocketProvider } from 'y-websocket';
 
 import { Api } from '../api/client';
 import type { Makers } from '../api/records';
-import { accessToken } from '../api/token';
+import { accessToken, changeToken } from '../api/token';
 import { FlowBinding } from '../binding/flow';
 import { edgesOf, metaOf, nodesOf } from '../document/write';
 import { Presence } from '../presence/presence';
 import { RunCommands } from '../runs/commands';
 import { Cell } from '../store/cell';
-import { watchConnection, type Connection } from './connection';
+import { UNKNOWN, watchConnection, type Connection } from './connection';
 import { CanvasEdits } from './edits';
 import { History } from './history';
 import { loadPerson, type Person } from './identity';
+import { Ledger } from './ledger';
+import { SavingWatch, type Saving } from './saving';
 import { Toasts } from './toasts';
+import { openWire } from './wire';
 
 /** Everything one open canvas consists of; made once per page, outside of React. */
 export interface Session {
@@ -25,31 +27,52 @@ export interface Session {
   readonly history: History;
   readonly presence: Presence;
   readonly connection: Cell<Connection>;
+  readonly saving: Cell<Saving>;
   readonly person: Cell<Person>;
   readonly makers: Cell<Makers | null>;
   readonly runs: RunCommands;
   readonly toasts: Toasts;
+  /** Tries to connect now, with another token if there is one. */
+  retry(token?: string): void;
 }
 
 export function openSession(workflowId: string): Session {
   const doc = new Y.Doc();
   const token = accessToken();
-  const provider = new WebsocketProvider(socketOrigin(), workflowId, doc, {
-    disableBc: true,
+  const connection = new Cell<Connection>(UNKNOWN);
+  const ledger = new Ledger();
+  const saving = new SavingWatch(ledger);
+  const provider = openWire(doc, {
+    url: socketOrigin(),
+    room: workflowId,
     params: token === null ? {} : { token },
+    ledger,
+    onLedger: () => saving.look(),
+    onAccess: (mayEdit) => {
+      connection.set({ ...connection.get(), mayEdit });
+      presence.tellMode(mayEdit);
+    },
   });
+  watchConnection(connection, provider);
   const toasts = new Toasts();
   const api = new Api(workflowId);
   const person = loadPerson();
-  const connection = watchConnection(doc, provider);
   const presence = new Presence(provider.awareness, person);
+  const mayEdit = (): boolean => connection.get().mayEdit;
   const history = new History([nodesOf(doc), edgesOf(doc)] as unknown as Y.AbstractType<unknown>[]);
   const flow = new FlowBinding(doc, history);
   const makers = loadMakers(api, connection);
-  const edits = new CanvasEdits({ doc, flow, history });
+  const edits = new CanvasEdits({ doc, flow, history, mayEdit });
   const runs = new RunCommands({ doc, api, person, makers, connection, toasts, presence });
   metaOf(doc);
-  return { workflowId, doc, api, flow, edits, history, presence, connection, person, makers, runs, toasts };
+  const retry = (next?: string): void => {
+    if (next !== undefined) provider.params = { ...provider.params, token: changeToken(next) };
+    provider.connect();
+  };
+  return {
+    ...{ workflowId, doc, api, flow, edits, history, presence, person, makers, runs, toasts },
+    ...{ connection, saving: saving.cell, retry },
+  };
 }
 
 function socketOrigin(): string {

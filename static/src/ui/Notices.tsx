@@ -3,46 +3,43 @@ import { useEffect, useState } from 'react';
 import { onlyDemo } from '../runs/makers';
 import { useSession } from '../session/context';
 import { useCell } from '../store/hooks';
-import { IconButton } from './Button';
+import { Button, IconButton } from './Button';
 import { Icon } from './Icon';
+import { troubleWords } from './saved';
 
 const BACK_SHOWN_MS = 2_500;
 
-/** The connection, said only when it is not as it should be. */
+/** The connection and the store, said only when they are not as they should be. */
 export function Banner() {
-  const { connection } = useSession();
-  const { link, unsent, seen } = useCell(connection);
+  const session = useSession();
+  const connection = useCell(session.connection);
+  const saving = useCell(session.saving);
   const [away, setAway] = useState(false);
+  const trouble = troubleWords({ ...connection, ...saving });
+  const well = connection.link === 'live' && saving.state !== 'unsaved';
+  const offline = connection.link === 'offline';
+  const troubled = trouble !== null;
 
   useEffect(() => {
-    if (link === 'offline') setAway(true);
-    if (link !== 'live') return;
+    if (troubled) setAway(true);
+    if (!well) return;
     const timer = setTimeout(() => setAway(false), BACK_SHOWN_MS);
     return () => clearTimeout(timer);
-  }, [link]);
+  }, [troubled, well]);
 
-  const text = textOf(link, unsent, seen, away);
+  const back = well && away && saving.waiting === 0 ? 'Back. Everything is saved.' : null;
+  const text = trouble ?? back;
   return (
     <div className="banner-place" role="status" aria-live="polite">
       {text !== null && (
-        <p className={link === 'live' ? 'banner back' : 'banner'}>
-          <Icon name={link === 'live' ? 'check' : 'cloudOff'} size={16} />
-          {text}
-        </p>
+        <div className={troubled ? 'banner' : 'banner back'} data-testid="banner">
+          <Icon name={offline ? 'cloudOff' : troubled ? 'alert' : 'check'} size={16} />
+          <p>{text}</p>
+          {offline && <Button word="Try now" onClick={() => session.retry()} />}
+        </div>
       )}
     </div>
   );
-}
-
-function textOf(link: string, unsent: number, seen: boolean, away: boolean): string | null {
-  if (link === 'refused') return 'This canvas cannot be opened here. If you came by a link, ask for a new one.';
-  if (link === 'offline') {
-    if (!seen) return 'The server cannot be reached. Trying again.';
-    if (unsent === 0) return 'Gone offline. Your edits are kept.';
-    return `Gone offline. ${unsent} ${unsent === 1 ? 'edit is' : 'edits are'} kept.`;
-  }
-  if (link === 'live' && away) return 'Back. Everything is sent.';
-  return null;
 }
 
 export function ToastList() {

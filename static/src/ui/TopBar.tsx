@@ -2,15 +2,16 @@ import { useEffect, useRef, useState, type KeyboardEvent } from 'react';
 
 import { readTitle } from '../document/read';
 import { metaOf } from '../document/write';
-import { useSession } from '../session/context';
-import type { Connection } from '../session/connection';
+import { useMayEdit, useSession } from '../session/context';
 import { useCell } from '../store/hooks';
 import { nextTheme, theme, type Theme } from '../theme/theme';
 import { IconButton } from './Button';
+import { clockTime } from './clock';
 import { help } from './Help';
 import { Mark } from './Mark';
 import { People } from './People';
-import type { IconName } from './Icon';
+import { Icon, type IconName } from './Icon';
+import { savedWords } from './saved';
 
 const THEME_ICON: Readonly<Record<Theme, IconName>> = { system: 'system', light: 'sun', dark: 'moon' };
 const THEME_WORD: Readonly<Record<Theme, string>> = { system: 'as the system', light: 'light', dark: 'dark' };
@@ -22,7 +23,7 @@ export function TopBar() {
       <div className="bar title-bar">
         <Mark />
         <Title />
-        <LinkState />
+        <SavedState />
       </div>
       <div className="bar people-bar tip-below tip-end">
         <People />
@@ -40,6 +41,7 @@ export function TopBar() {
 /** The name of the canvas, edited in place. */
 function Title() {
   const { doc, api, edits } = useSession();
+  const mayEdit = useMayEdit();
   const [title, setTitle] = useState(() => readTitle(metaOf(doc)));
   const [draft, setDraft] = useState<string | null>(null);
   const field = useRef<HTMLInputElement>(null);
@@ -76,6 +78,7 @@ function Title() {
         aria-label="Canvas name"
         placeholder="Untitled"
         maxLength={200}
+        readOnly={!mayEdit}
         size={1}
         value={shown}
         onChange={(event) => setDraft(event.target.value)}
@@ -86,22 +89,24 @@ function Title() {
   );
 }
 
-const LINK_WORD: Readonly<Record<Connection['link'], string>> = {
-  connecting: 'Connecting',
-  live: 'Live',
-  offline: 'Offline',
-  refused: 'Closed',
-};
-
-function LinkState() {
-  const { connection } = useSession();
-  const { link, unsent } = useCell(connection);
-  const kept = unsent === 0 ? '' : `, ${unsent} ${unsent === 1 ? 'edit' : 'edits'} kept`;
+/** Whether what was done here is safe: quiet while it is, plain words when it is not. */
+function SavedState() {
+  const { connection, saving } = useSession();
+  const { link, mayEdit } = useCell(connection);
+  const { state, waiting, since } = useCell(saving);
+  const { look, word, more } = savedWords({ link, mayEdit, state, waiting });
   return (
-    <span className="link-state" data-testid="connection" data-link={link} role="status">
-      <i aria-hidden="true" />
-      {LINK_WORD[link]}
-      {link === 'offline' && <span className="kept">{kept}</span>}
+    <span
+      className="saved-state"
+      data-testid="connection"
+      data-link={link}
+      data-waiting={waiting}
+      data-look={look}
+      title={since === null ? undefined : `Since ${clockTime(since)}`}
+    >
+      {look === 'view' ? <Icon name="eye" size={14} /> : <i aria-hidden="true" />}
+      {word}
+      {more !== '' && <span className="more">{more}</span>}
     </span>
   );
 }

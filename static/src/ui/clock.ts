@@ -39,3 +39,8 @@ export function useSeconds(runId: string | null, startedAt: number | null, runni
   const from = startedAt === null || age < 0 || age > MOST_PLAUSIBLE_MS ? seen.at : startedAt;
   return running ? Math.max(0, Math.floor((time - from) / 1000)) : 0;
 }
+
+/** A moment as a clock on the wall shows it. */
+export function clockTime(at: number): string {
+  return new Date(at).toLocaleTimeString(undefined, { hour: '2-digit', minute: '2-digit', second: '2-digit' });
+}
