@@ -30,7 +30,6 @@ from server.wiring import Parts
 
 logger = logging.getLogger("darkroom")
 
-WS_MAX_BYTES: Final = 16 * 1024 * 1024
 GRACEFUL_S: Final = 3
 """How long answers under way may take once the server is told to stop."""
 STOP_LIMIT_S: Final = 30.0
@@ -135,13 +134,15 @@ class _Process:
             app,
             lifespan="off",
             ws=RoomProtocol,
-            ws_max_size=WS_MAX_BYTES,
+            ws_max_size=settings.max_message_bytes,
             ws_ping_interval=20,
             ws_ping_timeout=20,
             ws_per_message_deflate=False,
             timeout_graceful_shutdown=GRACEFUL_S,
             log_config=None,
             access_log=False,
+            # Forwarded addresses are read by server.proxies, by this server's own setting.
+            proxy_headers=False,
             server_header=False,
             backlog=_BACKLOG,
         )

@@ -47,13 +47,32 @@ class Metrics:
         self._refused_edits = Counter(
             "darkroom_edits_refused", "Websocket edits refused: the token may only look.", registry=self.registry
         )
+        self._refused_presence = Counter(
+            "darkroom_presence_refused",
+            "Awareness messages with a state that was refused: too large, no JSON, or of somebody else's client id.",
+            registry=self.registry,
+        )
+        self._limited = Counter(
+            "darkroom_rate_limited", "Times a websocket was not read for a while.", registry=self.registry
+        )
+        self._closed = Counter(
+            "darkroom_websockets_closed", "Websockets closed by the server.", ["code", "reason"], registry=self.registry
+        )
         self._refused_sockets = Counter(
             "darkroom_websockets_refused", "Websockets closed for their token.", ["code"], registry=self.registry
         )
 
-    def edit_refused(self) -> None:
-        """Count an edit of somebody who may only look."""
-        self._refused_edits.inc()
+    def refused(self, what: str) -> None:
+        """Count an edit of somebody who may only look ("read-only"), or a presence that is not shown."""
+        (self._refused_edits if what == "read-only" else self._refused_presence).inc()
+
+    def rate_limited(self) -> None:
+        """Count a websocket that is held back."""
+        self._limited.inc()
+
+    def websocket_closed(self, code: int, word: str) -> None:
+        """Count a websocket that this server closed, by the word its reason begins with."""
+        self._closed.labels(str(code), word).inc()
 
     def websocket_refused(self, code: int) -> None:
         """Count a websocket that was closed for its token."""

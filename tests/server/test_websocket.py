@@ -23,14 +23,18 @@ from websockets.frames import Frame, Opcode
 
 from crdt import canvas, protocol
 from crdt.canvas import CanvasDoc
+from crdt.close_codes import Close
 from crdt.protocol import AwarenessUpdate, SyncStep1, SyncUpdate
-from crdt.room import CLOSE_BAD_MESSAGE, Room
 from crdt.room import Peer as RoomPeer
+from crdt.room import Room
 from crdt.rooms import Rooms
 from server.access import Access
+from server.closings import Closings
+from server.crowd import Bounds, Crowd
 from server.metrics import Metrics
 from server.origins import Origins
-from server.websocket import CLOSE_BAD_ROOM, CLOSE_TEXT, RoomProtocol, websocket_endpoint
+from server.proxies import Proxies
+from server.websocket import RoomProtocol, websocket_endpoint
 from tests.crdt.builders import awareness, database, running_rooms
 
 MAX_MESSAGE_BYTES = 1024 * 1024
@@ -39,14 +43,21 @@ MAX_MESSAGE_BYTES = 1024 * 1024
 class Site:
     """A served set of rooms."""
 
-    def __init__(self, port: int, rooms: Rooms) -> None:
+    def __init__(self, port: int, rooms: Rooms, metrics: Metrics) -> None:
         self.port = port
         self.rooms = rooms
+        self.metrics = metrics
+
+    def number(self, name: str, **labels: str) -> float:
+        """A metric as it is now."""
+        return self.metrics.registry.get_sample_value(f"darkroom_{name}", labels) or 0.0
 
     @asynccontextmanager
     async def connect(self, room: str = "r", **options: object) -> AsyncIterator["Peer"]:
         url = f"ws://127.0.0.1:{self.port}/ws/{room}"
-        async with websockets.connect(url, max_size=None, **options) as connection:  # type: ignore[arg-type]
+        # A client that closes while its queue is full waits for the close frame behind it.
+        limits: dict[str, object] = {"max_size": None, "max_queue": None, **options}
+        async with websockets.connect(url, **limits) as connection:  # type: ignore[arg-type]
             yield Peer(connection)
 
 
@@ -110,29 +121,48 @@ def put(node_id: str, prompt: str = "") -> Callable[[CanvasDoc], None]:
 
 @pytest.fixture(params=["native", "asgi"])
 async def site(request: pytest.FixtureRequest, sqlite_url: str) -> AsyncIterator[Site]:
-    async with database(sqlite_url) as engine, running_rooms(engine) as rooms:
-        app = Starlette(routes=[WebSocketRoute("/ws/{room}", websocket_endpoint)])
-        origins = Origins("http://darkroom.example", [])
-        app.state.services = SimpleNamespace(rooms=rooms, origins=origins, metrics=Metrics())
-        app.state.access = Access()
-        listener = socket.socket()
-        listener.bind(("127.0.0.1", 0))
-        config = uvicorn.Config(
-            app,
-            ws=RoomProtocol if request.param == "native" else "websockets-sansio",
-            ws_max_size=MAX_MESSAGE_BYTES,
-            ws_per_message_deflate=False,
-            lifespan="off",
-            log_config=None,
-            timeout_graceful_shutdown=2,
-        )
-        server = uvicorn.Server(config)
-        serving = asyncio.create_task(server.serve([listener]))
-        try:
-            yield Site(listener.getsockname()[1], rooms)
-        finally:
-            server.should_exit = True
-            await serving
+    async with database(sqlite_url) as engine, running_rooms(engine) as rooms, serving(request.param, rooms) as site:
+        yield site
+
+
+@asynccontextmanager
+async def serving(
+    kind: str, rooms: Rooms, bounds: Bounds | None = None, proxies: Proxies | None = None
+) -> AsyncIterator[Site]:
+    """The rooms behind the websocket door; `kind` is native or asgi."""
+    app = Starlette(routes=[WebSocketRoute("/ws/{room}", websocket_endpoint)])
+    origins = Origins("http://darkroom.example", [])
+    metrics = Metrics()
+    app.state.services = SimpleNamespace(
+        rooms=rooms,
+        origins=origins,
+        metrics=metrics,
+        proxies=proxies or Proxies(),
+        crowd=Crowd(bounds),
+        closings=Closings(metrics),
+        stopping=asyncio.Event(),
+    )
+    app.state.access = Access()
+    listener = socket.socket()
+    listener.bind(("127.0.0.1", 0))
+    listener.listen()
+    config = uvicorn.Config(
+        app,
+        ws=RoomProtocol if kind == "native" else "websockets-sansio",
+        ws_max_size=MAX_MESSAGE_BYTES,
+        ws_per_message_deflate=False,
+        lifespan="off",
+        log_config=None,
+        proxy_headers=False,
+        timeout_graceful_shutdown=2,
+    )
+    server = uvicorn.Server(config)
+    serving = asyncio.create_task(server.serve([listener]))
+    try:
+        yield Site(listener.getsockname()[1], rooms, metrics)
+    finally:
+        server.should_exit = True
+        await serving
 
 
 async def test_two_peers_share_a_document_and_their_presence(site: Site) -> None:
@@ -177,7 +207,8 @@ async def test_the_cursor_of_a_killed_socket_vanishes(site: Site) -> None:
 
 
 @pytest.mark.parametrize(
-    ("frame", "code"), [(b"", CLOSE_BAD_MESSAGE), ("text", CLOSE_TEXT), (b"\x00\x02\x05x", CLOSE_BAD_MESSAGE)]
+    ("frame", "code"),
+    [(b"", Close.BAD_MESSAGE.code), ("text", Close.BINARY_ONLY.code), (b"\x00\x02\x05x", Close.BAD_MESSAGE.code)],
 )
 async def test_a_bad_frame_closes_its_sender_with_a_documented_code(site: Site, frame: bytes | str, code: int) -> None:
     async with site.connect() as bad, site.connect() as good:
@@ -200,7 +231,7 @@ async def test_a_hostile_room_name_is_refused(site: Site, room: str) -> None:
     """A name with a slash matches no route (403 at the upgrade); the others are told why."""
     with contextlib.suppress(websockets.InvalidStatus):
         async with site.connect(room) as a:
-            assert await a.closed() == CLOSE_BAD_ROOM
+            assert await a.closed() == Close.BAD_ROOM.code
     assert site.rooms.all_open() == []
 
 
@@ -252,6 +283,7 @@ class Pipe(asyncio.Transport):
         self.written = bytearray()
         self.answered = asyncio.Event()
         self.closing = False
+        self.paused = False
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         self.written += data
@@ -263,9 +295,11 @@ class Pipe(asyncio.Transport):
     def close(self) -> None:
         self.closing = True
 
-    def pause_reading(self) -> None: ...
+    def pause_reading(self) -> None:
+        self.paused = True
 
-    def resume_reading(self) -> None: ...
+    def resume_reading(self) -> None:
+        self.paused = False
 
 
 class Listening(Room):
@@ -280,7 +314,7 @@ class Listening(Room):
     def receive(self, peer: RoomPeer, frame: bytes) -> None:
         self.heard.append(frame)
         if frame == b"enough":
-            peer.socket.close(CLOSE_BAD_MESSAGE, "enough")
+            peer.socket.close(Close.BAD_MESSAGE.code, "enough")
 
 
 async def accept(_scope: Scope, receive: Receive, send: Send) -> None:

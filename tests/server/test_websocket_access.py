@@ -11,8 +11,8 @@ import pytest
 import websockets
 
 from crdt import canvas
+from crdt.close_codes import Close
 from crdt.protocol import PermissionDenied
-from server.websocket import CLOSE_BAD_ROOM, CLOSE_FORBIDDEN, CLOSE_NO_TOKEN
 from tests.server.test_websocket import Peer, put
 from tests.server.tokens import OTHER_SECRET, SECRET, bearer, token
 from tests.support.node import NodePeers
@@ -66,7 +66,7 @@ async def refusal(connection: websockets.ClientConnection) -> tuple[int | None, 
 async def test_without_a_good_token_nobody_sees_anything(guarded: ServerProcess, said: str, why: str) -> None:
     async with connect(guarded, "never-made", said) as connection:
         code, reason = await refusal(connection)
-    assert code == CLOSE_NO_TOKEN
+    assert code == Close.TOKEN_INVALID.code
     assert reason.startswith(f"{why}: ")
     assert (await read(guarded, "/api/workflows/never-made")).status_code == 404
 
@@ -74,13 +74,13 @@ async def test_without_a_good_token_nobody_sees_anything(guarded: ServerProcess,
 async def test_a_token_for_another_workflow_is_forbidden(guarded: ServerProcess, workflow_id: str) -> None:
     async with connect(guarded, "other", token("admin", [workflow_id])) as connection:
         code, reason = await refusal(connection)
-    assert (code, reason.partition(":")[0]) == (CLOSE_FORBIDDEN, "forbidden")
+    assert (code, reason.partition(":")[0]) == (Close.FORBIDDEN.code, "forbidden")
     assert (await read(guarded, "/api/workflows/other")).status_code == 404
 
 
 async def test_a_viewer_makes_no_workflow_by_looking(guarded: ServerProcess) -> None:
     async with connect(guarded, "not-there", token("viewer")) as connection:
-        assert (await refusal(connection))[0] == CLOSE_BAD_ROOM
+        assert (await refusal(connection))[0] == Close.NOT_FOUND.code
     assert (await read(guarded, "/api/workflows/not-there")).status_code == 404
 
 
@@ -108,7 +108,7 @@ async def test_a_token_is_taken_from_each_of_three_places(guarded: ServerProcess
 async def test_a_refused_browser_that_offered_subprotocols_reads_the_code_too(guarded: ServerProcess) -> None:
     async with connect(guarded, "r", subprotocols=["darkroom", "darkroom.token.x"]) as connection:
         assert connection.subprotocol == "darkroom"
-        assert (await refusal(connection))[0] == CLOSE_NO_TOKEN
+        assert (await refusal(connection))[0] == Close.TOKEN_INVALID.code
 
 
 async def test_a_viewer_sees_edits_and_makes_none(guarded: ServerProcess, workflow_id: str) -> None:
@@ -134,7 +134,7 @@ async def test_a_token_that_expires_ends_the_websocket(guarded: ServerProcess, w
     async with connect(guarded, workflow_id, token(exp=ends)) as connection:
         peer = Peer(connection)
         await peer.sync()
-        assert await peer.closed() == CLOSE_NO_TOKEN
+        assert await peer.closed() == Close.TOKEN_INVALID.code
         assert (connection.close_reason or "").startswith("expired: ")
         assert ends <= time.time() <= ends + 5
 
@@ -187,7 +187,7 @@ async def test_a_stock_client_reads_as_a_viewer_and_is_stopped_without_a_token(
     stranger = await node_peer(guarded.ws_url, workflow_id, params={"token": "x"}, connect=False)
     with pytest.raises(Exception, match="synced"):
         await stranger.connect(timeout_s=1.5)
-    assert await stranger.get("status", "closes") == [CLOSE_NO_TOKEN]
+    assert await stranger.get("status", "closes") == [Close.TOKEN_INVALID.code]
 
 
 async def test_no_token_is_ever_logged(guarded: ServerProcess, workflow_id: str) -> None:
