@@ -13,6 +13,8 @@ class Lag:
         self.counts = [0] * (len(STEPS_S) + 1)
         """How many turns took no longer than each step, and longer than the one before; the last took longer."""
         self.total_s = 0.0
+        self.resyncs = 0
+        """How often somebody who had fallen behind was sent what they lacked."""
 
     def note(self, duration_s: float) -> None:
         """Count one turn."""

@@ -484,6 +484,8 @@ class Room:
         if peer.behind is None or peer not in self.peers:
             return
         vector, peer.behind = peer.behind, None
+        if self._lag is not None:
+            self._lag.resyncs += 1
         self._live[peer] = peer.socket.write
         if peer.behind_timer is not None:
             peer.behind_timer.cancel()

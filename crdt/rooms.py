@@ -136,6 +136,8 @@ class Rooms:
         self._entries: dict[str, _Entry] = {}
         self._evictions: dict[str, asyncio.Task[None]] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
+        self.unstored: tuple[str, ...] = ()
+        """After `stop`: rooms with edits that are not in SQL."""
         self._stopping = False
         self._trim_timer: asyncio.TimerHandle | None = None
         bus.received = self._received
@@ -165,8 +167,10 @@ class Rooms:
                 for room_id in list(self._entries):
                     await self._evict(room_id, force=True)
                 await self._store.retire()
-        except (TimeoutError, SQLAlchemyError, OSError):
-            logger.exception("could not store every room", extra={"action": "stop_incomplete"})
+        except (TimeoutError, SQLAlchemyError, OSError) as error:
+            facts = {"action": "stop_incomplete", "reason": type(error).__name__, "rooms": list(self._entries)[:50]}
+            logger.error("could not store every room", extra=facts)  # noqa: TRY400 - the reason says it all
+        self.unstored = self.journal.rooms
         for task in tuple(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -215,6 +219,11 @@ class Rooms:
     def all_open(self) -> list[Room]:
         """Every room that is open here."""
         return [entry.room for entry in self._entries.values() if entry.room is not None]
+
+    @property
+    def count(self) -> int:
+        """How many rooms are open or opening."""
+        return len(self._entries)
 
     def left(self, room_id: str) -> None:
         """Tell that a peer left or a user is done: an empty room is let go after the grace period."""

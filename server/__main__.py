@@ -11,7 +11,7 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from types import FrameType
 from typing import Final
 
@@ -21,6 +21,7 @@ from starlette.applications import Starlette
 from crdt.rooms import ROOM_ID
 from server.access import EVERY, MAX_NAME_CHARS, MAX_WORKFLOWS, Access, Grant, Role
 from server.app import create_app, version
+from server.drain import drain
 from server.errors import StartupError
 from server.logs import set_up_logging
 from server.routes.page import find_page
@@ -32,10 +33,12 @@ logger = logging.getLogger("darkroom")
 
 GRACEFUL_S: Final = 3
 """How long answers under way may take once the server is told to stop."""
-STOP_LIMIT_S: Final = 30.0
-"""After so long a stop that hangs is cut short: what is committed is safe, and the rest is found by the next start."""
+STOP_LIMIT_S: Final = 20.0
+"""So long after all other waits a stop that hangs is cut short: what is committed is safe."""
 _BACKLOG: Final = 2048
+_NOT_STORED: Final = 1
 _BAD_START: Final = 2
+_MOST_NAMED: Final = 50
 _DAY_S: Final = 24 * 3600
 _MOST_DAYS: Final = 366
 """Programs that live longer than people's tokens get theirs from whoever has the secret."""
@@ -78,8 +81,8 @@ def _print_token(options: argparse.Namespace) -> int:
     if len(workflows or ()) > MAX_WORKFLOWS:
         raise StartupError(f"--workflows: at most {MAX_WORKFLOWS}, or '*' for all")
     grant = Grant(Role(options.role), workflows, options.name[:MAX_NAME_CHARS], options.sub[:MAX_NAME_CHARS])
-    token, _ = Access(settings.token_secret).issue(grant, options.days * _DAY_S)
-    sys.stdout.write(f"{token}\n")
+    issued = Access(settings.token_secret).issue(grant, options.days * _DAY_S)
+    sys.stdout.write(f"{issued.token}\n")
     return 0
 
 
@@ -108,9 +111,10 @@ def bind(host: str, port: int) -> socket.socket:
 class _Server(uvicorn.Server):
     """uvicorn, told to stop by its owner, and saying where it serves once it does."""
 
-    def __init__(self, config: uvicorn.Config, address: str) -> None:
+    def __init__(self, config: uvicorn.Config, address: str, drain: Callable[[], Awaitable[None]]) -> None:
         super().__init__(config)
         self._address = address
+        self._drain = drain
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -122,6 +126,15 @@ class _Server(uvicorn.Server):
         await super().startup(sockets)
         sys.stdout.write(f"Darkroom is serving at {self._address}\n")
         sys.stdout.flush()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Take no new connections, tell websockets to come back, then cut whatever is left."""
+        for listener in self.servers:
+            listener.close()
+        for listening in sockets or ():
+            listening.close()
+        await self._drain()
+        await super().shutdown(sockets)
 
 
 class _Process:
@@ -146,9 +159,11 @@ class _Process:
             server_header=False,
             backlog=_BACKLOG,
         )
-        self._server = _Server(self._config, settings.public_url)
+        self._settings = settings
+        self._server = _Server(self._config, settings.public_url, self._drain)
         self._task: asyncio.Task[None] | None = None
         self._stopping = False
+        self._code = 0
 
     def run(self) -> int:
         """Serve until told to stop; the exit code."""
@@ -162,7 +177,11 @@ class _Process:
         finally:
             for number, handler in old.items():
                 signal.signal(number, handler)
-        return 0
+        return self._code
+
+    async def _drain(self) -> None:
+        rooms = self._app.state.services.rooms
+        await drain([peer for room in rooms.all_open() for peer in room.peers], self._settings.drain_s)
 
     async def _serve(self) -> None:
         self._task = asyncio.current_task()
@@ -173,13 +192,19 @@ class _Process:
             gc.collect()
             gc.freeze()
             await self._server.serve(sockets=[self._listener])
+        unstored = self._app.state.services.rooms.unstored
+        if unstored:
+            self._code = _NOT_STORED
+            facts = {"action": "edits_lost", "rooms": list(unstored[:_MOST_NAMED]), "count": len(unstored)}
+            logger.error("stopped with edits that are not stored; clients that have them send them again", extra=facts)
         logger.info("stopped", extra={"action": "stopped"})
 
     def _signalled(self, _number: int, _frame: FrameType | None) -> None:
         if self._stopping:
             os._exit(1)
         self._stopping = True
-        limit = threading.Timer(STOP_LIMIT_S, os._exit, (1,))
+        limit_s = STOP_LIMIT_S + self._settings.drain_s + self._settings.stop_s
+        limit = threading.Timer(limit_s, os._exit, (_NOT_STORED,))
         limit.daemon = True
         limit.start()
         if self._task is not None:

@@ -143,6 +143,15 @@ class Grant:
     id: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Issued:
+    """A new token, its `jti`, and when it ends."""
+
+    token: str
+    id: str
+    expires_at: dt.datetime
+
+
 class Access:
     """The rule of one server about who comes in.
 
@@ -205,8 +214,8 @@ class Access:
         """Whether their token was called back since it was read."""
         return self.revocations.cover(caller.token_id, caller.id, caller.issued_at)
 
-    def issue(self, grant: Grant, life_s: float = DEFAULT_LIFE_S) -> tuple[str, dt.datetime]:
-        """A new token, and when it ends.
+    def issue(self, grant: Grant, life_s: float = DEFAULT_LIFE_S) -> Issued:
+        """A new token.
 
         Raises:
             NoSecret: Nothing is signed here.
@@ -226,7 +235,7 @@ class Access:
         if grant.name:
             claims["name"] = grant.name
         token = jwt.encode(claims, self._signing_key(), algorithm=ALGORITHM)
-        return token, dt.datetime.fromtimestamp(expires_at, dt.UTC)
+        return Issued(token, claims["jti"], dt.datetime.fromtimestamp(expires_at, dt.UTC))
 
     def _signing_key(self) -> bytes:
         if self._key is None:

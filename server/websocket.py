@@ -245,6 +245,11 @@ class RoomProtocol(WebSocketsSansIOProtocol):
         return data[at + size :]
 
     @property
+    def queued_bytes(self) -> int:
+        """What is not sent yet."""
+        return self.transport.get_write_buffer_size()
+
+    @property
     def write(self) -> Callable[[bytes], None]:
         """Sends whole unmasked frames made by `crdt.protocol.binary_frame`; kept by the room until it is hushed."""
         return _drop if self.close_sent or self.transport.is_closing() else self.transport.write

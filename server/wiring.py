@@ -47,6 +47,7 @@ from server.routes.health import probe_folder
 from server.services import Services
 from server.settings import Settings
 from server.signals import RunSignals
+from server.websocket import AsgiSocket, RoomProtocol
 
 logger = logging.getLogger(__name__)
 
@@ -228,4 +229,19 @@ def _watch(metrics: Metrics, rooms: Rooms, worker: Worker, crowd: Crowd) -> None
     metrics.watch("rooms_open", "Rooms open in this process.", lambda: len(rooms.all_open()))
     metrics.watch("connections", "Websocket peers.", lambda: crowd.count)
     metrics.watch("runs_at_work", "Runs this worker is at.", lambda: len(worker.active))
-    metrics.watch("edits_pending_bytes", "Edits not committed yet.", lambda: rooms.journal.pending_bytes)
+    journal = rooms.journal
+    metrics.watch("edits_pending_bytes", "Edits not committed yet.", lambda: journal.pending_bytes)
+    metrics.watch("edits_pending_seconds", "Age of the oldest edit that is not committed.", lambda: journal.age_s)
+    metrics.watch("queued_bytes", "Bytes not sent to websockets yet.", lambda: _queued(rooms))
+    metrics.watch("slow_readers", "Websockets that read more slowly than is written.", lambda: _slow(rooms))
+    metrics.observe_turns(rooms.lag)
+    metrics.weigh_rooms(lambda: {room.id: room.weight.bytes for room in rooms.all_open()})
+
+
+def _slow(rooms: Rooms) -> int:
+    return sum(peer.behind is not None for room in rooms.all_open() for peer in room.peers)
+
+
+def _queued(rooms: Rooms) -> int:
+    sockets = (peer.socket for room in rooms.all_open() for peer in room.peers)
+    return sum(socket.queued_bytes for socket in sockets if isinstance(socket, RoomProtocol | AsgiSocket))

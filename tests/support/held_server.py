@@ -103,8 +103,10 @@ class HeldDocuments(CountedStore):
     """A log that can be slow, while the rest of the database is not."""
 
     async def append(self, updates: Mapping[str, Sequence[bytes]]) -> dict[str, int]:
-        """Commit once the gate is open."""
+        """Commit once the gate is open, or fail while it is said to fail."""
         await hold("commit")
+        if (DATA / "fail-commit").exists():
+            raise OSError("the log cannot be written")
         return await super().append(updates)
 
 
