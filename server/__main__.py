@@ -1,10 +1,11 @@
-"""The command line: `darkroom serve`, `darkroom token`."""
+"""The command line: `darkroom serve`, `darkroom token`, `darkroom doctor`."""
 
 import argparse
 import asyncio
 import contextlib
 import errno
 import gc
+import json
 import logging
 import os
 import signal
@@ -12,6 +13,7 @@ import socket
 import sys
 import threading
 from collections.abc import Awaitable, Callable, Iterator, Sequence
+from pathlib import Path
 from types import FrameType
 from typing import Final
 
@@ -21,13 +23,16 @@ from starlette.applications import Starlette
 from crdt.rooms import ROOM_ID
 from server.access import EVERY, MAX_NAME_CHARS, MAX_WORKFLOWS, Access, Grant, Role
 from server.app import create_app, version
+from server.diagnosis import render
+from server.doctor import examine
 from server.drain import drain
 from server.errors import StartupError
 from server.logs import set_up_logging
 from server.routes.page import find_page
 from server.settings import Settings, read_settings
+from server.stack import deepen_stack
 from server.websocket import RoomProtocol
-from server.wiring import Parts
+from server.wiring import IMAGES_FOLDER, Parts
 
 logger = logging.getLogger("darkroom")
 
@@ -51,8 +56,11 @@ def main(arguments: Sequence[str] | None = None, parts: Parts | None = None) -> 
     try:
         if options.command == "token":
             return _print_token(options)
+        if options.command == "doctor":
+            return _doctor(options)
         settings = read_settings(host=options.host, port=options.port)
         set_up_logging(settings.log_level, settings.log_format)
+        deepen_stack()
         listener = bind(settings.host, settings.port)
         with listener:
             settings = settings.model_copy(update={"port": listener.getsockname()[1]})
@@ -84,6 +92,24 @@ def _print_token(options: argparse.Namespace) -> int:
     issued = Access(settings.token_secret).issue(grant, options.days * _DAY_S)
     sys.stdout.write(f"{issued.token}\n")
     return 0
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    """Write what is wrong to stdout; 1 when something is an error.
+
+    Raises:
+        StartupError: Says what to do about it.
+
+    """
+    if options.room_dump is not None and options.workflow is None:
+        raise StartupError("--room-dump: name the canvas, as in: darkroom doctor WORKFLOW --room-dump FILE")
+    settings = read_settings()
+    images = settings.data / IMAGES_FOLDER
+    deepen_stack()
+    report = asyncio.run(examine(settings, images, options.workflow, options.room_dump))
+    text = json.dumps(report.to_json(), indent=2) if options.json else render(report)
+    sys.stdout.write(f"{text}\n")
+    return 0 if report.sound else 1
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -238,6 +264,7 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("--port", type=int, help="port to listen on, 0 for a free one (PORT, 8000)")
     serve.add_argument("--role", choices=("all",), default="all", help="what this process does: page, rooms and jobs")
     _add_token_command(commands)
+    _add_doctor_command(commands)
     return parser
 
 
@@ -249,6 +276,14 @@ def _add_token_command(commands: "argparse._SubParsersAction[argparse.ArgumentPa
     token.add_argument("--name", default="", help="who it is for, as others see it")
     token.add_argument("--sub", default="", help="id of who it is for; made up when left out")
     token.add_argument("--days", type=_days, default=1, help=f"until it ends, 1 to {_MOST_DAYS} (1)")
+
+
+def _add_doctor_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    about = "Tell what is wrong with settings, database, disk and canvases; changes nothing, also beside a server."
+    doctor = commands.add_parser("doctor", help="tell what is wrong", description=about)
+    doctor.add_argument("workflow", nargs="?", metavar="WORKFLOW", help="look at this canvas alone, and closer")
+    doctor.add_argument("--json", action="store_true", help="for programs")
+    doctor.add_argument("--room-dump", type=Path, metavar="FILE", help="write the canvas's document, for support")
 
 
 def _days(text: str) -> int:

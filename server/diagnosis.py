@@ -158,10 +158,10 @@ def _room(facts: RoomFacts, limit_bytes: int) -> Iterator[Finding]:
 
     if facts.broken is not None:
         yield told(Level.ERROR, "document", f"does not load ({facts.broken}): --room-dump saves it for support")
-    if facts.log_rows and facts.log_rows != facts.seq - max(facts.snapshot_seq, facts.seq - facts.log_rows):
-        yield told(Level.ERROR, "log", "the log has holes: restore the database from a backup")
-    elif facts.seq - facts.snapshot_seq != facts.log_rows:
-        yield told(Level.ERROR, "log", "rows of the log are missing: restore the database from a backup")
+    expected = facts.seq - facts.snapshot_seq
+    if facts.log_rows != expected:
+        text = f"the log has {facts.log_rows:,} rows instead of {expected:,}: edits are lost, restore a backup"
+        yield told(Level.ERROR, "log", text)
     if facts.keeper is not None and not facts.keeper_lives:
         yield told(Level.WARNING, "keeper", f"was kept by {facts.keeper[:8]}, which is gone: the next visit takes over")
     unkept = facts.keeper is None or not facts.keeper_lives

@@ -15,7 +15,6 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from crdt import canvas
-from crdt.canvas import CanvasDoc
 from crdt.database import create_engine, read_only
 from crdt.errors import BadUpdate
 from crdt.rows import Loaded
@@ -53,7 +52,7 @@ async def examine(settings: Settings, images: Path, workflow_id: str | None, dum
     engine = create_engine(settings.database)
     try:
         site = await _read_site(read_only(engine), site)
-        rooms = await _read_rooms(engine, workflow_id, dump)
+        rooms = await _read_rooms(engine, workflow_id, dump) if site.schema is not None else ()
     except (SQLAlchemyError, OSError) as error:
         return diagnose(settings, replace(site, database_error=reason(error)), ())
     finally:
@@ -159,7 +158,7 @@ def _facts(row: Mapping[Any, Any], living: frozenset[str], now: dt.datetime) -> 
 
 def _weighed(facts: RoomFacts, loaded: Loaded, *, closely: bool) -> RoomFacts:
     """The facts with what only loading a document tells."""
-    doc: CanvasDoc = Doc()
+    doc: canvas.CanvasDoc = Doc()
     try:
         for update in _updates(loaded):
             doc.apply_update(update)

@@ -281,8 +281,10 @@ class RoomProtocol(WebSocketsSansIOProtocol):
             self.closed(self.conn.close_sent.code, self.conn.close_sent.reason)
 
     def keepalive_timeout(self) -> None:
-        """Close a client that answers no ping."""
+        """Close a client that answers no ping; its buffer, which may be full, is not waited for."""
         super().keepalive_timeout()
+        self._hush()
+        self.loop.call_later(ABORT_AFTER_S, self.transport.abort)
         if self.conn.close_sent is not None:
             self.closed(self.conn.close_sent.code, self.conn.close_sent.reason)
 

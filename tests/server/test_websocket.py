@@ -24,7 +24,7 @@ from websockets.frames import Frame, Opcode
 from crdt import canvas, protocol
 from crdt.canvas import CanvasDoc
 from crdt.close_codes import Close
-from crdt.protocol import AwarenessUpdate, SyncStep1, SyncUpdate
+from crdt.protocol import AwarenessUpdate, PermissionDenied, SyncStep1, SyncUpdate
 from crdt.room import Peer as RoomPeer
 from crdt.room import Room
 from crdt.rooms import Rooms
@@ -127,7 +127,11 @@ async def site(request: pytest.FixtureRequest, sqlite_url: str) -> AsyncIterator
 
 @asynccontextmanager
 async def serving(
-    kind: str, rooms: Rooms, bounds: Bounds | None = None, proxies: Proxies | None = None
+    kind: str,
+    rooms: Rooms,
+    bounds: Bounds | None = None,
+    proxies: Proxies | None = None,
+    ping_s: float = 20.0,
 ) -> AsyncIterator[Site]:
     """The rooms behind the websocket door; `kind` is native or asgi."""
     app = Starlette(routes=[WebSocketRoute("/ws/{room}", websocket_endpoint)])
@@ -150,6 +154,8 @@ async def serving(
         app,
         ws=RoomProtocol if kind == "native" else "websockets-sansio",
         ws_max_size=MAX_MESSAGE_BYTES,
+        ws_ping_interval=ping_s,
+        ws_ping_timeout=ping_s,
         ws_per_message_deflate=False,
         lifespan="off",
         log_config=None,
@@ -226,7 +232,10 @@ async def test_a_message_over_the_limit_is_refused_with_1009(site: Site) -> None
         assert await a.closed() == 1009
 
 
-@pytest.mark.parametrize("room", ["a%2Fb", "..%2F..", "a%2A", "%00", "x" * 200])
+@pytest.mark.parametrize(
+    "room",
+    ["a%2Fb", "a/b", "%2F", "..", "..%2F..", "a%2A", "a:b", "a%3Ab", "%00", "a%00", "x" * 129, "x" * 4096, "%C3%BC"],
+)
 async def test_a_hostile_room_name_is_refused(site: Site, room: str) -> None:
     """A name with a slash matches no route (403 at the upgrade); the others are told why."""
     with contextlib.suppress(websockets.InvalidStatus):
@@ -254,6 +263,41 @@ async def test_a_page_of_another_site_may_not_connect(site: Site, origin: str | 
             async with site.connect(origin=origin):
                 pass
         assert refused.value.response.status_code == 403
+
+
+async def test_several_messages_in_one_frame_are_several_and_an_unknown_one_closes_nothing(site: Site) -> None:
+    async with site.connect() as a, site.connect() as b:
+        await a.sync()
+        await b.sync()
+        with a.doc.transaction():
+            put("n")(a.doc)
+        edit = protocol.update_message(a.doc.get_update())
+        await a.connection.send(awareness(7, 1, "{}") + edit + bytes([77, 1, 2, 3]))
+        await b.has("n")
+        await b.until(lambda _message: 7 in b.states)
+        await a.connection.send(bytes([77]))
+        await a.sync()
+
+
+async def test_a_client_that_comes_back_before_its_old_socket_is_gone_keeps_its_cursor(site: Site) -> None:
+    async with site.connect() as other:
+        await other.sync()
+        async with site.connect() as old:
+            await old.connection.send(awareness(7, 1, '{"from":"old"}'))
+            await other.until(lambda _message: other.states.get(7) == '{"from":"old"}')
+            new = await other_side(site)
+            await new.connection.send(awareness(7, 2, '{"from":"new"}'))
+            await new.until(lambda message: isinstance(message, PermissionDenied))
+            old.connection.transport.abort()
+        await other.until(lambda _message: other.states.get(7) == '{"from":"new"}')
+        await new.connection.send(awareness(7, 9, '{"from":"new","x":1}'))
+        await other.until(lambda _message: other.states.get(7) == '{"from":"new","x":1}')
+        await new.connection.close()
+
+
+async def other_side(site: Site) -> Peer:
+    """A connection that outlives the block it is made in; the test closes it."""
+    return Peer(await websockets.connect(f"ws://127.0.0.1:{site.port}/ws/r", max_size=None))
 
 
 async def test_a_reader_that_stalls_converges_when_it_reads_again(site: Site) -> None:

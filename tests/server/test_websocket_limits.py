@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 
 import pytest
+from sqlalchemy.exc import OperationalError
 from websockets.frames import Frame, Opcode
 
 from crdt import canvas, protocol
@@ -12,12 +13,14 @@ from crdt.close_codes import Close
 from crdt.protocol import PermissionDenied
 from crdt.room import Peer as RoomPeer
 from crdt.rooms import RoomLimits
+from crdt.rows import Loaded
+from crdt.store import SqlStore
 from server.crowd import Bounds
 from server.limits import Allowance, Meter, Rate, Share
 from server.proxies import Proxies
 from server.websocket import STRANGER_BYTES
 from tests.crdt.builders import awareness, database, running_rooms
-from tests.server.test_websocket import Listening, Peer, Site, client_bytes, connected, put, serving
+from tests.server.test_websocket import Listening, Peer, Site, client_bytes, connected, other_side, put, serving
 
 Serve = Callable[..., Awaitable[Site]]
 
@@ -28,11 +31,14 @@ async def serve(request: pytest.FixtureRequest, sqlite_url: str) -> AsyncIterato
     async with AsyncExitStack() as stack:
 
         async def serve(
-            bounds: Bounds | None = None, limits: RoomLimits | None = None, proxies: Proxies | None = None
+            bounds: Bounds | None = None,
+            limits: RoomLimits | None = None,
+            proxies: Proxies | None = None,
+            ping_s: float = 20.0,
         ) -> Site:
             engine = await stack.enter_async_context(database(sqlite_url))
             rooms = await stack.enter_async_context(running_rooms(engine, limits=limits))
-            return await stack.enter_async_context(serving(request.param, rooms, bounds, proxies))
+            return await stack.enter_async_context(serving(request.param, rooms, bounds, proxies, ping_s))
 
         yield serve
 
@@ -137,6 +143,38 @@ async def test_a_canvas_that_takes_too_long_to_open_is_to_be_tried_again(serve: 
     site = await serve(Bounds(join_s=0.0))
     async with site.connect() as peer:
         assert await refused(peer) == "try-again"
+
+
+class Away(SqlStore):
+    """A database that does not answer for a while."""
+
+    away = True
+
+    async def load(self, room: str, after: int = 0) -> Loaded | None:
+        if self.away:
+            raise OperationalError("load", None, OSError("connection refused"))
+        return await super().load(room, after)
+
+
+async def test_a_database_that_is_away_is_no_reason_to_stay_away(serve: Serve) -> None:
+    site = await serve()
+    site.rooms._store = store = Away(site.rooms._store._engine, "p1")
+    async with site.connect() as peer:
+        assert await refused(peer) == "try-again"
+    store.away = False
+    async with site.connect() as again:
+        await again.sync()
+
+
+async def test_who_answers_no_ping_is_gone_and_so_is_their_cursor(serve: Serve) -> None:
+    site = await serve(ping_s=0.2)
+    async with site.connect() as other:
+        deaf = await other_side(site)
+        await deaf.connection.send(awareness(7, 1, "{}"))
+        await other.until(lambda _message: other.states.get(7) == "{}")
+        deaf.connection.transport.pause_reading()
+        await other.until(lambda _message: other.states.get(7) == "null")
+        deaf.connection.transport.abort()
 
 
 async def test_a_document_is_as_large_as_it_may_be_and_no_larger(serve: Serve) -> None:
