@@ -3,7 +3,9 @@
 CrdtError
 +-- ProtocolError       a frame that is not y-protocol
 +-- BadUpdate           bytes that are not a Yjs update, or that the document refuses
+|   +-- DocumentFull    the document is as large as it may be
 +-- RoomUnavailable     the room cannot be served now; come back
+|   +-- TooManyRooms    this process has as many rooms open as it may
 +-- InvalidRoomId       a name that no room can have
 +-- CanvasError         an edit of nodes or edges that cannot be made
 +-- InvalidNode     a field of a node or edge has a wrong type or is missing
@@ -23,6 +25,13 @@ class BadUpdate(CrdtError):
     """Bytes that cannot be applied as a Yjs update (v1); the document is unchanged."""
 
 
+class DocumentFull(BadUpdate):
+    """An update with which the document would be larger than it may be; it was not applied."""
+
+    def __init__(self) -> None:
+        super().__init__("the canvas is as large as it may be: delete something, or start another one")
+
+
 class RoomUnavailable(CrdtError):
     """The room cannot be served for a passing reason (database down, stopping); a later try may succeed."""
 
@@ -30,6 +39,13 @@ class RoomUnavailable(CrdtError):
         self.room = room
         self.reason = reason
         super().__init__(f"room {room!r} is not available: {reason}")
+
+
+class TooManyRooms(RoomUnavailable):
+    """One more room than this process may have open; others are let go as people leave."""
+
+    def __init__(self, room: str) -> None:
+        super().__init__(room, "this server has as many canvases open as it takes")
 
 
 class InvalidRoomId(CrdtError):

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Callable
+from time import monotonic
 
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -45,6 +46,7 @@ class Journal:
         self._owed: dict[str, dict[Receipt, int]] = {}
         self._owed_now: dict[str, dict[Receipt, int]] = {}
         self._closing = False
+        self._pending_at = self._writing_at = 0.0
         self.pending_bytes = 0
         self.failing = False
 
@@ -55,9 +57,23 @@ class Journal:
 
     def add(self, room: str, update: bytes) -> None:
         """Take an edit (Yjs update v1) that was applied in a room of this process."""
+        if not self._pending:
+            self._pending_at = monotonic()
         self._pending.setdefault(room, []).append(update)
         self.pending_bytes += len(update)
         self._wake.set()
+
+    @property
+    def age_s(self) -> float:
+        """How long the oldest edit has waited to be committed (seconds)."""
+        if self._writing:
+            return monotonic() - self._writing_at
+        return monotonic() - self._pending_at if self._pending else 0.0
+
+    @property
+    def rooms(self) -> tuple[str, ...]:
+        """Rooms with edits that are not committed yet."""
+        return tuple({**self._writing, **self._pending})
 
     def holds(self, room: str) -> bool:
         """Whether edits of this room are not committed yet."""
@@ -102,6 +118,7 @@ class Journal:
 
     async def _commit(self) -> None:
         self._writing = {room: tuple(updates) for room, updates in self._pending.items()}
+        self._writing_at = self._pending_at
         self._pending = {}
         self._owed, self._owed_now = {}, self._owed
         delay = _RETRY_FIRST_S

@@ -18,12 +18,13 @@ from crdt import protocol
 from crdt.archive import Archive
 from crdt.canvas import CanvasDoc
 from crdt.chains import Place, key_items
+from crdt.close_codes import Close
 from crdt.errors import BadUpdate, ProtocolError
 from crdt.growth_store import GrowthStore
 from crdt.guard import HEAL_BASE, Guard, Plan
 from crdt.healing import HEALS, Truth, heal, plain_content
 from crdt.ids import IdSet
-from crdt.room import CLOSE_BAD_MESSAGE, CLOSE_TRY_AGAIN, Peer, Room
+from crdt.room import Peer, Room
 from crdt.rows import Loaded
 from crdt.update import GC, Update, decode, decode_structs, decode_vector
 
@@ -123,7 +124,7 @@ class Late:
         visit.frames_bytes += len(frame)
         if len(visit.frames) > HELD_FRAMES or visit.frames_bytes > HELD_BYTES:
             visit.frames.pop()
-            peer.socket.close(CLOSE_TRY_AGAIN, "try-again: too much was sent while old edits were put in order")
+            peer.socket.close(*Close.TRY_AGAIN.because("too much was sent while old edits were put in order"))
         return True
 
     def withholds(self, peer: Peer, state_vector: bytes) -> bool:
@@ -251,12 +252,12 @@ class Late:
         except (ProtocolError, BadUpdate) as error:
             facts = {"action": "bad_message", "room": self._room.id, "reason": str(error)}
             logger.info("refused a message", extra=facts)
-            peer.socket.close(CLOSE_BAD_MESSAGE, f"bad-message: {error}"[:120])
+            peer.socket.close(*Close.BAD_MESSAGE.because(str(error)))
             visit.frames.clear()
         except (TimeoutError, SQLAlchemyError, OSError) as error:
             facts = {"action": "heal_failed", "room": self._room.id, "reason": type(error).__name__}
             logger.warning("a late client is sent away, it will come again", extra=facts)
-            peer.socket.close(CLOSE_TRY_AGAIN, "try-again: the database does not answer")
+            peer.socket.close(*Close.TRY_AGAIN.because("the database does not answer"))
             visit.frames.clear()
         finally:
             self._forget(peer)

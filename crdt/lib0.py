@@ -7,11 +7,14 @@ from typing import Final
 
 _MORE = 0x80
 _MAX_SHIFT = 56
-_TEXT, _OBJECT, _ARRAY, _BYTES, _INT = 119, 118, 117, 116, 125
+OBJECT, ARRAY = 118, 117
+_TEXT, _BYTES, _INT = 119, 116, 125
 _NULL, _FLOAT32, _FLOAT64, _FALSE = 126, 124, 123, 121
 _INT_LIMIT = 2**31
 _FIXED: Final = {127: 0, 126: 0, 124: 4, 123: 8, 122: 8, 121: 0, 120: 0}
 """Bytes behind the tag of an Any value of fixed size."""
+MAX_DEPTH: Final = 2_000
+"""Any values may be nested so deep: yrs, which recurses, survives five times that with a stack of 8 MiB."""
 
 
 class Cursor:
@@ -69,7 +72,7 @@ class Cursor:
         return name
 
     def skip_any(self) -> None:
-        """Skip one Any value (lib0 `writeAny`), however deeply nested."""
+        """Skip one Any value (lib0 `writeAny`); one nested deeper than `MAX_DEPTH` counts as unknown."""
         open_values, keyed = [1], [False]
         while open_values:
             if open_values[-1] == 0:
@@ -83,9 +86,11 @@ class Cursor:
             self.at += 1
             if tag in (_TEXT, _BYTES):
                 self.skip_bytes()
-            elif tag in (_OBJECT, _ARRAY):
+            elif tag in (OBJECT, ARRAY):
+                if len(open_values) > MAX_DEPTH:
+                    raise KeyError(tag)
                 open_values.append(self.uint())
-                keyed.append(tag == _OBJECT)
+                keyed.append(tag == OBJECT)
             elif tag == _INT:
                 self.uint()
             else:
@@ -121,13 +126,13 @@ def write_any(out: bytearray, value: object) -> None:
         write_uint(out, len(value))
         out += value
     elif isinstance(value, Mapping):
-        out.append(_OBJECT)
+        out.append(OBJECT)
         write_uint(out, len(value))
         for key, one in value.items():
             write_text(out, str(key))
             write_any(out, one)
     elif isinstance(value, list | tuple):
-        out.append(_ARRAY)
+        out.append(ARRAY)
         write_uint(out, len(value))
         for one in value:
             write_any(out, one)

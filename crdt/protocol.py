@@ -6,6 +6,7 @@ Pure: bytes in, values out. Sections cited are those of RFC 6455 (frames); messa
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import NoReturn
 
 from crdt.errors import ProtocolError
 from crdt.json import Json
@@ -15,7 +16,8 @@ DARKROOM = 100
 """Our own messages, sent only to clients that ask for them: y-protocols may come to use the numbers below."""
 DURABLE, ACCESS = 0, 1
 STEP1, STEP2, UPDATE = 0, 1, 2
-PERMISSION_DENIED = 0
+PERMISSION_DENIED, TOKEN, TOKEN_TAKEN = 0, 1, 2
+"""Kinds of auth message; y-protocols has the first, and a stock client passes over the others."""
 EMPTY_STATE_VECTOR = b"\x00"
 EMPTY_UPDATE = b"\x00\x00"
 """A Yjs update (v1) that holds nothing: no structs, no deletes."""
@@ -54,6 +56,8 @@ class AwarenessUpdate:
     """States of one or more awareness clients."""
 
     entries: tuple[AwarenessEntry, ...]
+    refused: int = 0
+    """States that were left out: they are no JSON objects, on which a stock client would throw."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +87,20 @@ class Permission:
 
 
 @dataclass(frozen=True, slots=True)
+class TokenOffered:
+    """A client brings a new access token for the connection it has; no stock client does."""
+
+    token: str
+
+
+@dataclass(frozen=True, slots=True)
+class TokenTaken:
+    """The answer: from now on the connection is the new token's, with this role."""
+
+    role: str
+
+
+@dataclass(frozen=True, slots=True)
 class UnknownMessage:
     """A message of a type this server does not know; the rest of its frame cannot be read."""
 
@@ -90,7 +108,16 @@ class UnknownMessage:
 
 
 Message = (
-    SyncStep1 | SyncUpdate | AwarenessUpdate | QueryAwareness | PermissionDenied | Durable | Permission | UnknownMessage
+    SyncStep1
+    | SyncUpdate
+    | AwarenessUpdate
+    | QueryAwareness
+    | PermissionDenied
+    | TokenOffered
+    | TokenTaken
+    | Durable
+    | Permission
+    | UnknownMessage
 )
 
 
@@ -218,6 +245,10 @@ def _auth(reader: Reader) -> Message:
     kind = reader.var_uint()
     if kind == PERMISSION_DENIED:
         return PermissionDenied(reader.var_string())
+    if kind == TOKEN:
+        return TokenOffered(reader.var_string())
+    if kind == TOKEN_TAKEN:
+        return TokenTaken(reader.var_string())
     raise ProtocolError(f"unknown auth message {kind}")
 
 
@@ -234,23 +265,34 @@ def parse_awareness(data: bytes) -> AwarenessUpdate:
     """Decode an awareness update (the body of the message, without type and length).
 
     Raises:
-        ProtocolError: Truncated, trailing bytes, or a state that is not JSON.
+        ProtocolError: Truncated, or trailing bytes.
 
     """
     reader = Reader(data)
     entries = []
+    refused = 0
     for _ in range(reader.var_uint()):
         entry = AwarenessEntry(reader.var_uint(), reader.var_uint(), reader.var_string())
-        try:
-            state = json.loads(entry.state)
-        except (ValueError, RecursionError) as error:
-            raise ProtocolError("an awareness state is not JSON") from error
-        if state is not None and not isinstance(state, dict):
-            raise ProtocolError("an awareness state is a JSON object or null")
-        entries.append(entry)
+        if _is_state(entry.state):
+            entries.append(entry)
+        else:
+            refused += 1
     if not reader.exhausted:
         raise ProtocolError("bytes behind the awareness states")
-    return AwarenessUpdate(tuple(entries))
+    return AwarenessUpdate(tuple(entries), refused)
+
+
+def _is_state(text: str) -> bool:
+    """Whether it is what a stock client takes: a JSON object or null, without the constants that only Python reads."""
+    try:
+        state = json.loads(text, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError):
+        return False
+    return state is None or isinstance(state, dict)
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(name)
 
 
 def step1_message(state_vector: bytes) -> bytes:
@@ -281,6 +323,16 @@ def durable_message(count: int) -> bytes:
 def permission_message(*, may_edit: bool) -> bytes:
     """Whether edits are taken from this websocket."""
     return bytes((DARKROOM, ACCESS, may_edit))
+
+
+def token_message(token: str) -> bytes:
+    """A new access token for this connection; see `TokenOffered`."""
+    return bytes((AUTH, TOKEN)) + var_bytes(token.encode())
+
+
+def token_taken_message(role: str) -> bytes:
+    """The answer to a good one."""
+    return bytes((AUTH, TOKEN_TAKEN)) + var_bytes(role.encode())
 
 
 def deleted_ranges(update: bytes) -> dict[int, list[tuple[int, int]]] | None:

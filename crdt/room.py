@@ -19,14 +19,26 @@ from pycrdt import Doc, get_update, merge_updates
 
 from crdt import protocol
 from crdt.canvas import CanvasDoc
-from crdt.errors import BadUpdate, ProtocolError
+from crdt.close_codes import Close
+from crdt.errors import BadUpdate, DocumentFull, ProtocolError
 from crdt.json import Json
+from crdt.lag import Lag
+from crdt.nesting import check_nesting
 from crdt.presence import Presence
-from crdt.protocol import AwarenessEntry, AwarenessUpdate, QueryAwareness, SyncStep1, SyncUpdate, binary_frame
+from crdt.protocol import (
+    AwarenessEntry,
+    AwarenessUpdate,
+    QueryAwareness,
+    SyncStep1,
+    SyncUpdate,
+    TokenOffered,
+    binary_frame,
+)
 from crdt.receipts import Receipt
 from crdt.update import decode_vector
 from crdt.waiting import Waiting
 from crdt.watch import Touched, Watch
+from crdt.weight import MAX_DOCUMENT_BYTES, Weight
 
 if TYPE_CHECKING:
     from crdt.late import Late
@@ -44,7 +56,9 @@ PAUSE_PER_PEER_S, LONGEST_PAUSE_S = 1.6e-4, 0.016
 writes near 1 % of a core, and no wait is longer than a frame of a screen. An edit after a quiet time never waits."""
 BEHIND_LIMIT_S = 10.0
 READ_ONLY = "read-only: this token may look, not edit"
-CLOSE_BAD_MESSAGE, CLOSE_TRY_AGAIN, CLOSE_RESTART = 4400, 1013, 1012
+PRESENCE_REFUSED = "presence: not shown; a state is a JSON object of at most 32 KiB, of a client id that is yours"
+TELL_EVERY_S = 1.0
+"""How often one peer is told that its presence is refused: a cursor moves many times a second."""
 
 
 class Origin(Enum):
@@ -75,14 +89,16 @@ class Peer:
     """Sees everything and changes nothing; told so by a permission-denied message, and never disconnected for it."""
     person: Mapping[str, str] | None = None
     """{id, name?} of who it is known to be; None of a peer that nobody vouches for."""
-    refused: Callable[[], None] | None = None
-    """Called for each edit that was refused."""
+    refused: Callable[[str], None] | None = None
+    """Called with a word for each edit ("read-only") and each presence ("presence") that was refused."""
     receipt: Receipt | None = None
     """Of a client that asked to be told when its edits are durable."""
+    offered: Callable[[str], None] | None = None
+    """Called with a new access token that the client brought."""
     behind: bytes | None = None
     """The state vector at the moment its transport filled up; None while it keeps up."""
     behind_timer: asyncio.TimerHandle | None = None
-    refused_states: int = 0
+    told_at: float = -TELL_EVERY_S
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,10 +125,22 @@ class Room:
         client_id: Of the document in this process; always explicit.
         stored: See `Stored`.
         changed: Called after each transaction that touched nodes, edges or meta.
+        max_bytes: How large peers may make the document.
+        lag: Told of each turn, how long it took.
 
     """
 
-    def __init__(self, room_id: str, state: list[bytes], *, client_id: int, stored: Stored, changed: Changed) -> None:
+    def __init__(  # noqa: PLR0913 - what a room borrows of its surroundings
+        self,
+        room_id: str,
+        state: list[bytes],
+        *,
+        client_id: int,
+        stored: Stored,
+        changed: Changed,
+        max_bytes: int = MAX_DOCUMENT_BYTES,
+        lag: Lag | None = None,
+    ) -> None:
         self.id = room_id
         self.peers: set[Peer] = set()
         self._live: dict[Peer, Callable[[bytes], None]] = {}
@@ -124,8 +152,11 @@ class Room:
         """Of a compacted document only."""
         self.askers: dict[str, Mapping[str, str]] = {}
         """Who put the request into a node that holds one, as far as somebody vouches for them; the keeper clears it."""
+        self.weight = Weight(sum(map(len, state)), max_bytes)
         self._stored = stored
         self._changed = changed
+        self._lag = lag
+        self._turn_began = 0.0
         self._loop = asyncio.get_running_loop()
         self._turn: list[bytes] = []
         self._scheduled = False
@@ -155,7 +186,7 @@ class Room:
         *,
         read_only: bool = False,
         person: Mapping[str, str] | None = None,
-        refused: Callable[[], None] | None = None,
+        refused: Callable[[str], None] | None = None,
         receipt: Receipt | None = None,
     ) -> Peer:
         """Take a client in: it is told our state vector and who is present; see `Peer` for the options."""
@@ -208,26 +239,32 @@ class Room:
                 return
             for message in protocol.parse(frame):
                 self._receive(peer, message)
+        except DocumentFull as error:
+            peer.socket.close(*Close.DOCUMENT_FULL.because(str(error)))
         except (ProtocolError, BadUpdate) as error:
-            logger.info("refused a message", extra={"action": "bad_message", "room": self.id, "reason": str(error)})
-            peer.socket.close(CLOSE_BAD_MESSAGE, f"bad-message: {error}"[:120])
+            peer.socket.close(*Close.BAD_MESSAGE.because(str(error)))
 
     def _receive(self, peer: Peer, message: protocol.Message) -> None:
         match message:
             case SyncUpdate(update, step2):
                 self._take(peer, update, protocol.update_message(update), step2=step2)
-            case AwarenessUpdate(entries):
-                peer.refused_states += self.presence.receive(peer, entries)
+            case AwarenessUpdate(entries, refused):
+                if refused + self.presence.receive(peer, entries):
+                    self._refuse_presence(peer)
                 self._schedule_awareness()
             case SyncStep1(state_vector):
                 if self.late is None or not self.late.withholds(peer, state_vector):
                     self.answer(peer, state_vector)
             case QueryAwareness():
                 peer.socket.write(binary_frame(protocol.awareness_message(self.presence.everyone())))
+            case TokenOffered(token):
+                if peer.offered is not None:
+                    peer.offered(token)
             case _:  # Also a permission denied: nothing of ours can be denied by a client.
                 logger.debug("unknown message", extra={"action": "unknown_message", "room": self.id})
 
     def _take(self, peer: Peer, update: bytes, message: bytes, *, step2: bool = False) -> None:
+        check_nesting(update)
         if peer.read_only:
             if self._brings_something(update):
                 self._refuse(peer)
@@ -302,6 +339,8 @@ class Room:
         watch = self._watch
         if watch is None:
             return False
+        if origin is Origin.PEER and not self.weight.takes(update, self._loop.time(), self._weigh):
+            raise DocumentFull
         try:
             changed = watch.apply(update, author)
         except (KeyboardInterrupt, SystemExit):
@@ -342,9 +381,20 @@ class Room:
         if peer.receipt is not None:
             peer.receipt.refuse()
         if peer.refused is not None:
-            peer.refused()
+            peer.refused("read-only")
         if peer.behind is None:
             peer.socket.write(binary_frame(protocol.denied_message(READ_ONLY)))
+
+    def _refuse_presence(self, peer: Peer) -> None:
+        if peer.refused is not None:
+            peer.refused("presence")
+        now = self._loop.time()
+        if peer.behind is None and now - peer.told_at >= TELL_EVERY_S:
+            peer.told_at = now
+            peer.socket.write(binary_frame(protocol.denied_message(PRESENCE_REFUSED)))
+
+    def _weigh(self) -> int:
+        return len(self.state())
 
     def _brings_something(self, update: bytes) -> bool:
         """Whether an update would change the document; nothing is applied.
@@ -381,6 +431,7 @@ class Room:
         finally:
             emitted = watch.take_emitted() if watch is not None else None
             if watch is not None and emitted is not None:
+                self.weight.add(len(emitted))
                 self._tell(protocol.update_message(emitted))
                 self._stored(self, emitted)
                 self._report(watch, server=True)
@@ -456,6 +507,7 @@ class Room:
         if self._scheduled:
             return
         self._scheduled = True
+        self._turn_began = self._loop.time()
         crowd = len(self._live)
         if crowd > CROWD:
             due = self._sent_at + min(crowd * PAUSE_PER_PEER_S, LONGEST_PAUSE_S)
@@ -506,6 +558,9 @@ class Room:
         for write in tuple(self._live.values()):
             write(wire)
         self._flushing = False
+        if self._lag is not None and self._turn_began:
+            self._lag.note(self._loop.time() - self._turn_began)
+            self._turn_began = 0.0
 
     def on_full(self, peer: Peer) -> None:
         """The peer's transport is full: stop writing to it, and remember what it has."""
@@ -523,6 +578,8 @@ class Room:
         if peer.behind is None or peer not in self.peers:
             return
         vector, peer.behind = peer.behind, None
+        if self._lag is not None:
+            self._lag.resyncs += 1
         self._live[peer] = peer.socket.write
         if peer.behind_timer is not None:
             peer.behind_timer.cancel()
@@ -533,8 +590,7 @@ class Room:
 
     def _too_slow(self, peer: Peer) -> None:
         peer.behind_timer = None
-        logger.info("closed a slow reader", extra={"action": "slow_reader", "room": self.id})
-        peer.socket.close(CLOSE_TRY_AGAIN, "too-slow: reading stopped for 10 s")
+        peer.socket.close(*Close.TOO_SLOW.because("reading stopped for 10 s"))
 
     # The server as a peer
 

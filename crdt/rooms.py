@@ -16,18 +16,21 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from crdt import canvas
 from crdt.bus import Bus, Frame, Kind
-from crdt.errors import BadUpdate, InvalidRoomId, RoomUnavailable
+from crdt.close_codes import Close
+from crdt.errors import BadUpdate, InvalidRoomId, RoomUnavailable, TooManyRooms
 from crdt.growth import Growth, GrowthLimits
 from crdt.guard import Guard
 from crdt.journal import Journal
 from crdt.json import Json
+from crdt.lag import Lag
 from crdt.late import Late, left_behind, replayed
 from crdt.memory import give_back
 from crdt.receipts import Receipt
-from crdt.room import CLOSE_RESTART, CLOSE_TRY_AGAIN, KEEPER_BASE, Origin, Room
+from crdt.room import KEEPER_BASE, Origin, Room
 from crdt.rows import EdgeRow, Loaded, Mirror, NodeRow
 from crdt.store import SqlStore
 from crdt.watch import Touched
+from crdt.weight import MAX_DOCUMENT_BYTES
 
 logger = logging.getLogger(__name__)
 
@@ -56,6 +59,10 @@ class RoomLimits:
     stop_s: float = 10.0
     trim_after_s: float = 0.5
     """How long after rooms were let go their memory is given back to the system."""
+    max_open: int = 2**31
+    """Rooms that may be open at once."""
+    max_document_bytes: int = MAX_DOCUMENT_BYTES
+    """How large peers may make a document."""
     growth: GrowthLimits = field(default_factory=GrowthLimits)
 
 
@@ -132,12 +139,15 @@ class Rooms:
         self.limits = limits or RoomLimits()
         self.journal = Journal(store, self._committed)
         self.growth = Growth(store, self.journal, self.limits.growth, opened=self.opened, guarded=self._guarded)
+        self.lag = Lag()
         self._store = store
         self._bus = bus
         self._process_id = process_id
         self._entries: dict[str, _Entry] = {}
         self._evictions: dict[str, asyncio.Task[None]] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
+        self.unstored: tuple[str, ...] = ()
+        """After `stop`: rooms with edits that are not in SQL."""
         self._stopping = False
         self._trim_timer: asyncio.TimerHandle | None = None
         bus.received = self._received
@@ -160,7 +170,7 @@ class Rooms:
         for entry in self._entries.values():
             entry.cancel_timers()
             if entry.room is not None:
-                entry.room.close(CLOSE_RESTART, "restart: the server is stopping")
+                entry.room.close(*Close.RESTART.because("the server is stopping"))
         try:
             async with asyncio.timeout(self.limits.stop_s):
                 for room in self.all_open():
@@ -171,8 +181,10 @@ class Rooms:
                 for room_id in list(self._entries):
                     await self._evict(room_id, force=True)
                 await self._store.retire()
-        except (TimeoutError, SQLAlchemyError, OSError):
-            logger.exception("could not store every room", extra={"action": "stop_incomplete"})
+        except (TimeoutError, SQLAlchemyError, OSError) as error:
+            facts = {"action": "stop_incomplete", "reason": type(error).__name__, "rooms": list(self._entries)[:50]}
+            logger.error("could not store every room", extra=facts)  # noqa: TRY400 - the reason says it all
+        self.unstored = self.journal.rooms
         for task in tuple(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -184,7 +196,7 @@ class Rooms:
 
         Raises:
             InvalidRoomId: No room can have this name.
-            RoomUnavailable: The database does not answer, or the server is stopping.
+            RoomUnavailable: The database does not answer, the server is stopping, or has too many rooms open.
 
         """
         if ROOM_ID.fullmatch(room_id) is None:
@@ -195,6 +207,8 @@ class Rooms:
             raise RoomUnavailable(room_id, "the server is stopping")
         entry = self._entries.get(room_id)
         if entry is None:
+            if len(self._entries) >= self.limits.max_open:
+                raise TooManyRooms(room_id)
             entry = self._entries[room_id] = _Entry(self._spawn(self._load(room_id)))
         return await asyncio.shield(entry.opening)
 
@@ -223,6 +237,11 @@ class Rooms:
     def all_open(self) -> list[Room]:
         """Every room that is open here."""
         return [entry.room for entry in self._entries.values() if entry.room is not None]
+
+    @property
+    def count(self) -> int:
+        """How many rooms are open or opening."""
+        return len(self._entries)
 
     def left(self, room_id: str) -> None:
         """Tell that a peer left or a user is done: an empty room is let go after the grace period."""
@@ -286,7 +305,15 @@ class Rooms:
     def _make(self, room_id: str, loaded: Loaded, fence: int | None) -> Room:
         updates = [*([loaded.snapshot] if loaded.snapshot is not None else []), *loaded.updates]
         client_id = KEEPER_BASE + fence if fence is not None else secrets.randbits(32)
-        room = Room(room_id, updates, client_id=client_id, stored=self._edited, changed=self._changed)
+        room = Room(
+            room_id,
+            updates,
+            client_id=client_id,
+            stored=self._edited,
+            changed=self._changed,
+            max_bytes=self.limits.max_document_bytes,
+            lag=self.lag,
+        )
         room.fence = fence
         room.cursor = loaded.seq
         if loaded.guard is not None:
@@ -381,7 +408,7 @@ class Rooms:
 
     def _edited(self, room: Room, update: bytes) -> None:
         if self.journal.full:
-            room.close(CLOSE_TRY_AGAIN, "not-stored: the database does not answer")
+            room.close(*Close.NOT_STORED.because("the database does not answer"))
         self.journal.add(room.id, update)
 
     def _committed(self, room_id: str, seq: int, updates: tuple[bytes, ...]) -> None:

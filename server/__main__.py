@@ -1,17 +1,19 @@
-"""The command line: `darkroom serve`, `darkroom token`."""
+"""The command line: `darkroom serve`, `darkroom token`, `darkroom doctor`."""
 
 import argparse
 import asyncio
 import contextlib
 import errno
 import gc
+import json
 import logging
 import os
 import signal
 import socket
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from pathlib import Path
 from types import FrameType
 from typing import Final
 
@@ -21,22 +23,27 @@ from starlette.applications import Starlette
 from crdt.rooms import ROOM_ID
 from server.access import EVERY, MAX_NAME_CHARS, MAX_WORKFLOWS, Access, Grant, Role
 from server.app import create_app, version
+from server.diagnosis import render
+from server.doctor import examine
+from server.drain import drain
 from server.errors import StartupError
 from server.logs import set_up_logging
 from server.routes.page import find_page
 from server.settings import Settings, read_settings
+from server.stack import deepen_stack
 from server.websocket import RoomProtocol
-from server.wiring import Parts
+from server.wiring import IMAGES_FOLDER, Parts
 
 logger = logging.getLogger("darkroom")
 
-WS_MAX_BYTES: Final = 16 * 1024 * 1024
 GRACEFUL_S: Final = 3
 """How long answers under way may take once the server is told to stop."""
-STOP_LIMIT_S: Final = 30.0
-"""After so long a stop that hangs is cut short: what is committed is safe, and the rest is found by the next start."""
+STOP_LIMIT_S: Final = 20.0
+"""So long after all other waits a stop that hangs is cut short: what is committed is safe."""
 _BACKLOG: Final = 2048
+_NOT_STORED: Final = 1
 _BAD_START: Final = 2
+_MOST_NAMED: Final = 50
 _DAY_S: Final = 24 * 3600
 _MOST_DAYS: Final = 366
 """Programs that live longer than people's tokens get theirs from whoever has the secret."""
@@ -49,8 +56,11 @@ def main(arguments: Sequence[str] | None = None, parts: Parts | None = None) -> 
     try:
         if options.command == "token":
             return _print_token(options)
+        if options.command == "doctor":
+            return _doctor(options)
         settings = read_settings(host=options.host, port=options.port)
         set_up_logging(settings.log_level, settings.log_format)
+        deepen_stack()
         listener = bind(settings.host, settings.port)
         with listener:
             settings = settings.model_copy(update={"port": listener.getsockname()[1]})
@@ -79,9 +89,27 @@ def _print_token(options: argparse.Namespace) -> int:
     if len(workflows or ()) > MAX_WORKFLOWS:
         raise StartupError(f"--workflows: at most {MAX_WORKFLOWS}, or '*' for all")
     grant = Grant(Role(options.role), workflows, options.name[:MAX_NAME_CHARS], options.sub[:MAX_NAME_CHARS])
-    token, _ = Access(settings.token_secret).issue(grant, options.days * _DAY_S)
-    sys.stdout.write(f"{token}\n")
+    issued = Access(settings.token_secret).issue(grant, options.days * _DAY_S)
+    sys.stdout.write(f"{issued.token}\n")
     return 0
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    """Write what is wrong to stdout; 1 when something is an error.
+
+    Raises:
+        StartupError: Says what to do about it.
+
+    """
+    if options.room_dump is not None and options.workflow is None:
+        raise StartupError("--room-dump: name the canvas, as in: darkroom doctor WORKFLOW --room-dump FILE")
+    settings = read_settings()
+    images = settings.data / IMAGES_FOLDER
+    deepen_stack()
+    report = asyncio.run(examine(settings, images, options.workflow, options.room_dump))
+    text = json.dumps(report.to_json(), indent=2) if options.json else render(report)
+    sys.stdout.write(f"{text}\n")
+    return 0 if report.sound else 1
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -109,9 +137,10 @@ def bind(host: str, port: int) -> socket.socket:
 class _Server(uvicorn.Server):
     """uvicorn, told to stop by its owner, and saying where it serves once it does."""
 
-    def __init__(self, config: uvicorn.Config, address: str) -> None:
+    def __init__(self, config: uvicorn.Config, address: str, drain: Callable[[], Awaitable[None]]) -> None:
         super().__init__(config)
         self._address = address
+        self._drain = drain
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -124,6 +153,15 @@ class _Server(uvicorn.Server):
         sys.stdout.write(f"Darkroom is serving at {self._address}\n")
         sys.stdout.flush()
 
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Take no new connections, tell websockets to come back, then cut whatever is left."""
+        for listener in self.servers:
+            listener.close()
+        for listening in sockets or ():
+            listening.close()
+        await self._drain()
+        await super().shutdown(sockets)
+
 
 class _Process:
     """One serving process, from start to stop."""
@@ -135,19 +173,23 @@ class _Process:
             app,
             lifespan="off",
             ws=RoomProtocol,
-            ws_max_size=WS_MAX_BYTES,
+            ws_max_size=settings.max_message_bytes,
             ws_ping_interval=20,
             ws_ping_timeout=20,
             ws_per_message_deflate=False,
             timeout_graceful_shutdown=GRACEFUL_S,
             log_config=None,
             access_log=False,
+            # Forwarded addresses are read by server.proxies, by this server's own setting.
+            proxy_headers=False,
             server_header=False,
             backlog=_BACKLOG,
         )
-        self._server = _Server(self._config, settings.public_url)
+        self._settings = settings
+        self._server = _Server(self._config, settings.public_url, self._drain)
         self._task: asyncio.Task[None] | None = None
         self._stopping = False
+        self._code = 0
 
     def run(self) -> int:
         """Serve until told to stop; the exit code."""
@@ -161,7 +203,11 @@ class _Process:
         finally:
             for number, handler in old.items():
                 signal.signal(number, handler)
-        return 0
+        return self._code
+
+    async def _drain(self) -> None:
+        rooms = self._app.state.services.rooms
+        await drain([peer for room in rooms.all_open() for peer in room.peers], self._settings.drain_s)
 
     async def _serve(self) -> None:
         self._task = asyncio.current_task()
@@ -172,13 +218,19 @@ class _Process:
             gc.collect()
             gc.freeze()
             await self._server.serve(sockets=[self._listener])
+        unstored = self._app.state.services.rooms.unstored
+        if unstored:
+            self._code = _NOT_STORED
+            facts = {"action": "edits_lost", "rooms": list(unstored[:_MOST_NAMED]), "count": len(unstored)}
+            logger.error("stopped with edits that are not stored; clients that have them send them again", extra=facts)
         logger.info("stopped", extra={"action": "stopped"})
 
     def _signalled(self, _number: int, _frame: FrameType | None) -> None:
         if self._stopping:
             os._exit(1)
         self._stopping = True
-        limit = threading.Timer(STOP_LIMIT_S, os._exit, (1,))
+        limit_s = STOP_LIMIT_S + self._settings.drain_s + self._settings.stop_s
+        limit = threading.Timer(limit_s, os._exit, (_NOT_STORED,))
         limit.daemon = True
         limit.start()
         if self._task is not None:
@@ -212,6 +264,7 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("--port", type=int, help="port to listen on, 0 for a free one (PORT, 8000)")
     serve.add_argument("--role", choices=("all",), default="all", help="what this process does: page, rooms and jobs")
     _add_token_command(commands)
+    _add_doctor_command(commands)
     return parser
 
 
@@ -223,6 +276,14 @@ def _add_token_command(commands: "argparse._SubParsersAction[argparse.ArgumentPa
     token.add_argument("--name", default="", help="who it is for, as others see it")
     token.add_argument("--sub", default="", help="id of who it is for; made up when left out")
     token.add_argument("--days", type=_days, default=1, help=f"until it ends, 1 to {_MOST_DAYS} (1)")
+
+
+def _add_doctor_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    about = "Tell what is wrong with settings, database, disk and canvases; changes nothing, also beside a server."
+    doctor = commands.add_parser("doctor", help="tell what is wrong", description=about)
+    doctor.add_argument("workflow", nargs="?", metavar="WORKFLOW", help="look at this canvas alone, and closer")
+    doctor.add_argument("--json", action="store_true", help="for programs")
+    doctor.add_argument("--room-dump", type=Path, metavar="FILE", help="write the canvas's document, for support")
 
 
 def _days(text: str) -> int:

@@ -13,6 +13,7 @@ import jwt
 from starlette.requests import HTTPConnection, Request
 
 from server.errors import Forbidden, NoSecret, Unauthenticated
+from server.revocations import Revocations
 
 ALGORITHM: Final = "HS256"
 MAX_TOKEN_CHARS: Final = 6_000
@@ -24,6 +25,8 @@ MAX_LIFE_S: Final = 30 * 24 * 3600
 LEEWAY_S: Final = 2.0
 """How far the clock of whoever signs a token may be off."""
 EVERY: Final = "*"
+GUEST_PREFIX: Final = "share-"
+"""Begins the `sub` of whoever comes by a link."""
 TOKEN_PARAMETER: Final = "token"  # noqa: S105 - a name
 SUBPROTOCOL: Final = "darkroom"
 _TOKEN_SUBPROTOCOL: Final = "darkroom.token."  # noqa: S105 - a prefix
@@ -53,6 +56,8 @@ class Caller:
         id: The token's `sub`; "" of somebody without a token.
         name: What to call them.
         expires_at: When the token ends (Unix seconds); None never.
+        token_id: The token's `jti`; "" of one that has none.
+        issued_at: When it was made (Unix seconds), if it says so.
 
     """
 
@@ -61,6 +66,13 @@ class Caller:
     id: str = ""
     name: str = ""
     expires_at: float | None = None
+    token_id: str = ""
+    issued_at: float | None = None
+
+    @property
+    def is_guest(self) -> bool:
+        """Whether they came by a link, which many may share."""
+        return self.id.startswith(GUEST_PREFIX)
 
     def may(self, role: Role) -> bool:
         """Whether they may do what `role` may."""
@@ -131,6 +143,15 @@ class Grant:
     id: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Issued:
+    """A new token, its `jti`, and when it ends."""
+
+    token: str
+    id: str
+    expires_at: dt.datetime
+
+
 class Access:
     """The rule of one server about who comes in.
 
@@ -141,6 +162,7 @@ class Access:
 
     def __init__(self, secret: str | None = None) -> None:
         self._key = None if secret is None else secret.encode()
+        self.revocations = Revocations()
 
     @property
     def open(self) -> bool:
@@ -160,7 +182,7 @@ class Access:
         """Who a token is.
 
         Raises:
-            Unauthenticated: It is missing, broken, not signed here, too early or too late.
+            Unauthenticated: It is missing, broken, not signed here, too early, too late or called back.
             NoSecret: Nothing is signed here.
 
         """
@@ -183,28 +205,37 @@ class Access:
         except (jwt.PyJWTError, ValueError, TypeError, OverflowError, RecursionError):
             # Whatever else strangers can make the decoder stumble over; why it did tells them nothing they need.
             raise Unauthenticated("invalid", "the access token is not one of this server") from None
-        return _caller(claims)
+        caller = _caller(claims)
+        if self.revoked(caller):
+            raise Unauthenticated("revoked", "the access token was called back: ask for a new one")
+        return caller
 
-    def issue(self, grant: Grant, life_s: float = DEFAULT_LIFE_S) -> tuple[str, dt.datetime]:
-        """A new token, and when it ends.
+    def revoked(self, caller: Caller) -> bool:
+        """Whether their token was called back since it was read."""
+        return self.revocations.cover(caller.token_id, caller.id, caller.issued_at)
+
+    def issue(self, grant: Grant, life_s: float = DEFAULT_LIFE_S) -> Issued:
+        """A new token.
 
         Raises:
             NoSecret: Nothing is signed here.
 
         """
-        now = int(time.time())
-        expires_at = now + int(life_s)
+        now = time.time()
+        expires_at = int(now) + int(life_s)
         claims: dict[str, Any] = {
             "sub": grant.id or f"token-{secrets.token_hex(8)}",
             "role": grant.role.value,
             "workflows": EVERY if grant.workflows is None else sorted(grant.workflows),
+            # To the fraction: a person called back a moment ago may be given a new token at once.
             "iat": now,
+            "jti": secrets.token_hex(16),
             "exp": expires_at,
         }
         if grant.name:
             claims["name"] = grant.name
         token = jwt.encode(claims, self._signing_key(), algorithm=ALGORITHM)
-        return token, dt.datetime.fromtimestamp(expires_at, dt.UTC)
+        return Issued(token, claims["jti"], dt.datetime.fromtimestamp(expires_at, dt.UTC))
 
     def _signing_key(self) -> bytes:
         if self._key is None:
@@ -246,7 +277,12 @@ def _caller(claims: Mapping[str, Any]) -> Caller:
     role = next((role for role in Role if role.value == claims.get("role")), None)
     if role is None:
         raise _wrong("role", "viewer, editor or admin")
-    return Caller(role, _workflows(claims.get("workflows")), sub, name, float(exp))
+    jti, iat = claims.get("jti", ""), claims.get("iat")
+    if not isinstance(jti, str) or len(jti) > MAX_NAME_CHARS:
+        raise _wrong("jti", f"a text of at most {MAX_NAME_CHARS} characters")
+    # The decoder has looked at `iat` already, if there is one.
+    issued_at = float(iat) if isinstance(iat, int | float) else None
+    return Caller(role, _workflows(claims.get("workflows")), sub, name, float(exp), jti, issued_at)
 
 
 def _workflows(value: object) -> frozenset[str] | None:

@@ -50,10 +50,11 @@ def create_app(settings: Settings, page_folder: Path | None = None, parts: Parts
 
     """
     numbers = Metrics()
+    access = Access(settings.token_secret)
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        async with start(settings, numbers, parts) as services:
+        async with start(settings, numbers, access.revocations, parts) as services:
             app.state.services = services
             yield
 
@@ -71,7 +72,7 @@ def create_app(settings: Settings, page_folder: Path | None = None, parts: Parts
         lifespan=lifespan,
     )
     app.state.page = page_folder
-    app.state.access = Access(settings.token_secret)
+    app.state.access = access
     app.state.openapi = build_openapi(OPERATIONS, version(), settings.public_url)
     return app
 

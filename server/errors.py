@@ -9,7 +9,7 @@ ServerError
     +-- BodyTooLarge            the body is longer than this route takes
     +-- InvalidRequest          fields that are missing, unknown or of a wrong type
     +-- ForbiddenOrigin         a page of another site asked for a change
-    +-- Unauthenticated         the access token is missing, not valid or expired
+    +-- Unauthenticated         the access token is missing, not valid, expired or called back
     +-- Forbidden               the access token is good, but not for this
     +-- NoSecret                a token was asked for where none are used
     +-- WorkflowNotFound        no workflow has this id
@@ -87,9 +87,9 @@ class ForbiddenOrigin(DoorError):
 
 
 class Unauthenticated(DoorError):
-    """The access token is missing, not valid or expired; `why` is one of these words."""
+    """The access token is missing, not valid, expired or called back; `why` is one of these words."""
 
-    def __init__(self, why: Literal["missing", "invalid", "expired"], message: str) -> None:
+    def __init__(self, why: Literal["missing", "invalid", "expired", "revoked"], message: str) -> None:
         self.why = why
         super().__init__(message)
 

@@ -1,13 +1,22 @@
 """Numbers for Prometheus, in a registry of their own per application."""
 
-from collections.abc import Callable
+import heapq
+from collections.abc import Callable, Iterator, Mapping
+from itertools import accumulate
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.exposition import choose_encoder
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+
+from crdt.lag import STEPS_S, Lag
 
 _REQUEST_BUCKETS_S: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 _RUN_BUCKETS_S: Final = (0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600)
+TOP_ROOMS: Final = 5
+"""More names would make as many series as there are canvases."""
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 
@@ -47,13 +56,32 @@ class Metrics:
         self._refused_edits = Counter(
             "darkroom_edits_refused", "Websocket edits refused: the token may only look.", registry=self.registry
         )
+        self._refused_presence = Counter(
+            "darkroom_presence_refused",
+            "Awareness messages with a state that was refused: too large, no JSON, or of somebody else's client id.",
+            registry=self.registry,
+        )
+        self._limited = Counter(
+            "darkroom_rate_limited", "Times a websocket was not read for a while.", registry=self.registry
+        )
+        self._closed = Counter(
+            "darkroom_websockets_closed", "Websockets closed by the server.", ["code", "reason"], registry=self.registry
+        )
         self._refused_sockets = Counter(
             "darkroom_websockets_refused", "Websockets closed for their token.", ["code"], registry=self.registry
         )
 
-    def edit_refused(self) -> None:
-        """Count an edit of somebody who may only look."""
-        self._refused_edits.inc()
+    def refused(self, what: str) -> None:
+        """Count an edit of somebody who may only look ("read-only"), or a presence that is not shown."""
+        (self._refused_edits if what == "read-only" else self._refused_presence).inc()
+
+    def rate_limited(self) -> None:
+        """Count a websocket that is held back."""
+        self._limited.inc()
+
+    def websocket_closed(self, code: int, word: str) -> None:
+        """Count a websocket that this server closed, by the word its reason begins with."""
+        self._closed.labels(str(code), word).inc()
 
     def websocket_refused(self, code: int) -> None:
         """Count a websocket that was closed for its token."""
@@ -83,6 +111,14 @@ class Metrics:
         for status, count in by_status.items():
             self._unfinished.labels(status).set(count)
 
+    def observe_turns(self, lag: Lag) -> None:
+        """Add the time that rooms take from reading a message to the last write of it."""
+        self.registry.register(_Turns(lag))
+
+    def weigh_rooms(self, weigh: Callable[[], Mapping[str, int]]) -> None:
+        """Add the sizes of documents: of all together, and of the `TOP_ROOMS` largest by name."""
+        self.registry.register(_Weights(weigh))
+
     def watch(self, name: str, meaning: str, read: Callable[[], float]) -> None:
         """Add a number that is read when it is asked for."""
         Gauge(f"darkroom_{name}", meaning, registry=self.registry).set_function(read)
@@ -91,3 +127,35 @@ class Metrics:
         """All numbers as text, and its content type, for what the client accepts."""
         encoder, content_type = choose_encoder(accept)
         return encoder(self.registry), content_type
+
+
+class _Turns(Collector):
+    def __init__(self, lag: Lag) -> None:
+        self._lag = lag
+
+    def collect(self) -> Iterator[Metric]:
+        """The histogram as it stands."""
+        counts = accumulate(self._lag.counts)
+        buckets = [(str(step), float(count)) for step, count in zip((*STEPS_S, "+Inf"), counts, strict=True)]
+        yield HistogramMetricFamily(
+            "darkroom_fanout_seconds",
+            "Time from reading a message to having written it to everybody, per turn of a room.",
+            buckets,
+            self._lag.total_s,
+        )
+        yield CounterMetricFamily("darkroom_resyncs", "Times a slow reader was sent what it lacked.", self._lag.resyncs)
+
+
+class _Weights(Collector):
+    def __init__(self, weigh: Callable[[], Mapping[str, int]]) -> None:
+        self._weigh = weigh
+
+    def collect(self) -> Iterator[Metric]:
+        """The sizes as they are now."""
+        sizes = self._weigh()
+        total = sum(sizes.values())
+        yield GaugeMetricFamily("darkroom_documents_bytes", "Documents of the rooms open in this process.", total)
+        largest = GaugeMetricFamily("darkroom_document_bytes", "The largest documents open here.", labels=["room"])
+        for room, size in heapq.nlargest(TOP_ROOMS, sizes.items(), key=lambda item: item[1]):
+            largest.add_metric([room], size)
+        yield largest

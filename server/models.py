@@ -1,9 +1,9 @@
 """Bodies and queries as they come through the door: camelCase outside, unknown fields refused."""
 
 import datetime as dt
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator, model_validator
 from pydantic.alias_generators import to_camel
 
 from crdt.rooms import ROOM_ID
@@ -224,6 +224,19 @@ class ShareBody(Body):
     role: Literal["viewer", "editor"]
     name: Name | None = Field(None, description="who it is for, as others see it; Guest when left out")
     expires_in_s: int = Field(DEFAULT_LIFE_S, ge=1, le=MAX_LIFE_S, description="seconds until it ends")
+
+
+class RevokeBody(Body):
+    """Names the token, or the person, whose tokens are called back; one of the two."""
+
+    jti: Name | None = Field(None, description="id of one token, `id` of the answer that made it")
+    sub: Name | None = Field(None, description="id of a person: every token they were given until now")
+
+    @model_validator(mode="after")
+    def _one_of_two(self) -> Self:
+        if (self.jti is None) == (self.sub is None):
+            raise ValueError("name either jti or sub")
+        return self
 
 
 class PageQuery(Body):

@@ -147,6 +147,15 @@ class TokenRecord(Record):
 
     token: str
     expires_at: dt.datetime
+    id: str = Field(description="its `jti`, by which it can be called back")
+
+
+class RevocationRecord(Record):
+    """What is called back."""
+
+    jti: str | None = None
+    sub: str | None = None
+    revoked_at: dt.datetime = Field(description="tokens of a `sub` made later are good")
 
 
 class ShareRecord(TokenRecord):

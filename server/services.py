@@ -22,10 +22,14 @@ from jobs.runs import Runs
 from jobs.storage import DiskStore
 from jobs.worker import Worker
 from providers.registry import Registry
+from server.closings import Closings
+from server.crowd import Crowd
 from server.errors import WorkflowNotFound
 from server.metrics import Metrics
 from server.orders import Orders
 from server.origins import Origins
+from server.proxies import Proxies
+from server.revocations import RevocationLog
 from server.signals import RunSignals
 
 _FLUSH_S: Final = 10.0
@@ -51,6 +55,10 @@ class Services:
     signals: RunSignals
     metrics: Metrics
     origins: Origins
+    proxies: Proxies
+    crowd: Crowd
+    closings: Closings
+    revocations: RevocationLog
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
 
     def stop(self) -> None:

@@ -11,7 +11,10 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from sqlalchemy.exc import ArgumentError
 
 from providers.addresses import AllowList
+from server.crowd import Bounds
 from server.errors import BadSettings
+from server.limits import Allowance
+from server.proxies import Proxies
 
 _DRIVERS: Final = {
     "postgres": "postgresql+asyncpg",
@@ -24,6 +27,7 @@ _DRIVERS: Final = {
 }
 _OWN: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - named, not bound
 MIN_SECRET_BYTES: Final = 32
+_MIB: Final = 1024 * 1024
 _DATABASE_FILE: Final = "darkroom.db"
 _LIBPQ_ONLY: Final = frozenset({"channel_binding", "gssencmode", "target_session_attrs", "connect_timeout"})
 """Parameters that hosted Postgres puts into its addresses and that asyncpg does not take there."""
@@ -74,6 +78,46 @@ class Settings(BaseSettings):
         alias="DARKROOM_FETCH_ALLOW",
         description="hosts or CIDRs that downloads may reach besides public addresses, comma separated",
     )
+    trusted_proxies: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        alias="DARKROOM_TRUSTED_PROXIES",
+        description="addresses or CIDRs of proxies whose X-Forwarded-For counts, comma separated",
+    )
+    max_connections: int = Field(
+        20_000, ge=1, alias="DARKROOM_MAX_CONNECTIONS", description="websockets open at once in this process"
+    )
+    max_room_connections: int = Field(
+        1_000, ge=1, alias="DARKROOM_MAX_ROOM_CONNECTIONS", description="websockets open at once in one canvas"
+    )
+    max_rooms: int = Field(5_000, ge=1, alias="DARKROOM_MAX_ROOMS", description="canvases open at once in this process")
+    max_message_bytes: int = Field(
+        16 * _MIB, ge=64 * 1024, le=256 * _MIB, alias="DARKROOM_MAX_MESSAGE_BYTES", description="largest message"
+    )
+    max_document_bytes: int = Field(
+        64 * _MIB, ge=64 * 1024, alias="DARKROOM_MAX_DOCUMENT_BYTES", description="largest document of one canvas"
+    )
+    messages_per_s: float = Field(
+        300, ge=0, alias="DARKROOM_MESSAGES_PER_S", description="messages of one connection; 0 without limit"
+    )
+    bytes_per_s: float = Field(
+        4 * _MIB, ge=0, alias="DARKROOM_BYTES_PER_S", description="bytes of one connection; 0 without limit"
+    )
+    user_messages_per_s: float = Field(
+        1_200, ge=0, alias="DARKROOM_USER_MESSAGES_PER_S", description="messages of one person; 0 without limit"
+    )
+    user_bytes_per_s: float = Field(
+        16 * _MIB, ge=0, alias="DARKROOM_USER_BYTES_PER_S", description="bytes of one person; 0 without limit"
+    )
+    drain_s: float = Field(
+        2.0,
+        ge=0,
+        le=60,
+        alias="DARKROOM_DRAIN_S",
+        description="seconds over which a stop spreads the closing of clients",
+    )
+    stop_s: float = Field(
+        10.0, ge=0.1, le=60, alias="DARKROOM_STOP_S", description="seconds a stop waits for edits to be stored"
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", alias="DARKROOM_LOG_LEVEL", description="debug, info, warning or error"
     )
@@ -81,7 +125,7 @@ class Settings(BaseSettings):
         "auto", alias="DARKROOM_LOG_FORMAT", description="json, text, or auto: text on a terminal, else json"
     )
 
-    @field_validator("cors_origins", "fetch_allow", mode="before")
+    @field_validator("cors_origins", "fetch_allow", "trusted_proxies", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         if isinstance(value, str):
@@ -102,6 +146,12 @@ class Settings(BaseSettings):
     @classmethod
     def _allow_list(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         AllowList.parse(value)
+        return value
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        Proxies(value)
         return value
 
     @field_validator("app_url", "openai_base_url")
@@ -147,6 +197,17 @@ class Settings(BaseSettings):
     def token_secret(self) -> str | None:
         """What signs access tokens; None where everyone is an editor."""
         return None if self.secret is None else self.secret.get_secret_value()
+
+    @property
+    def bounds(self) -> Bounds:
+        """What websockets may use."""
+        largest = self.max_message_bytes
+        return Bounds(
+            self.max_connections,
+            self.max_room_connections,
+            Allowance.of(self.messages_per_s, self.bytes_per_s, largest),
+            Allowance.of(self.user_messages_per_s, self.user_bytes_per_s, largest),
+        )
 
     @property
     def public_url(self) -> str:

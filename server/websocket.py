@@ -8,8 +8,12 @@ other server, more slowly.
 import asyncio
 import contextlib
 import logging
+import math
 from collections import deque
 from collections.abc import Callable, Mapping
+from contextlib import AsyncExitStack
+from functools import partial
+from time import monotonic
 from typing import TYPE_CHECKING, Any, Protocol
 
 from sqlalchemy.exc import SQLAlchemyError
@@ -19,11 +23,14 @@ from websockets.http11 import Request
 from websockets.protocol import State
 
 from crdt import protocol
-from crdt.errors import InvalidRoomId, RoomUnavailable
-from crdt.room import CLOSE_BAD_MESSAGE, CLOSE_TRY_AGAIN, Peer, Room
+from crdt.close_codes import Close
+from crdt.errors import InvalidRoomId, RoomUnavailable, TooManyRooms
+from crdt.room import Peer, Room
 from server.access import SUBPROTOCOL, Access, Caller, Role
+from server.crowd import Busy
 from server.errors import Forbidden, Unauthenticated, WorkflowNotFound
-from server.metrics import Metrics
+from server.limits import Allowance, Meter, Share
+from server.session import Guest, Session, person_of, refusal_of
 
 try:
     from websockets.speedups import apply_mask
@@ -39,14 +46,11 @@ SOCKET_EXTENSION = "darkroom.socket"
 ABORT_AFTER_S = 15.0
 """How long a peer that was told to go may take to read it before the connection is cut."""
 RECEIPT_PARAMETER = "ack"
-CLOSE_BAD_ROOM = 4404
-CLOSE_TEXT = 1003
-CLOSE_NO_TOKEN = 4401
-CLOSE_FORBIDDEN = 4403
 STRANGER_BYTES = 64 * 1024
 STRANGER_S = 5.0
-"""What is buffered of a peer whose token was refused, and how long it may take to go."""
-_LOOK_AGAIN_S = 3.0
+"""What is buffered of a peer that is told to go at once, or still waits for its room; how long the first may take."""
+TOO_MUCH = "more was sent than one client may, and it went on when held back"
+UNLIMITED = Meter([Share.of(Allowance(), 0.0)])
 _FINAL_BINARY, _MASKED = 0x82, 0x80
 _QUEUE_BYTES = 4 * 1024 * 1024
 
@@ -63,6 +67,16 @@ class RoomSocket(Protocol):
     def close(self, code: int, reason: str) -> None:
         """Start the closing handshake."""
 
+    def meter(self, meter: Meter, limited: Callable[[], None]) -> None:
+        """From here on the peer may send what `meter` has; `limited` is called whenever it is held back."""
+
+    async def pace(self, size: int) -> None:
+        """Wait as long as the peer is to be held back, after a message that came by ASGI."""
+
+
+def _pass(*_facts: object) -> None:
+    """Nobody asked to be told."""
+
 
 class RoomProtocol(WebSocketsSansIOProtocol):
     """uvicorn's websocket protocol, lent to a room: messages go past ASGI both ways, control frames as ever."""
@@ -76,6 +90,16 @@ class RoomProtocol(WebSocketsSansIOProtocol):
     """What the library still lacks of the frame it is reading."""
     _head = b""
     """The beginning of a frame whose length is not known yet."""
+    _meter = UNLIMITED
+    """What the peer may still send."""
+    _rest = b""
+    """What was read of a peer that is held back for having sent too much."""
+    _pause: asyncio.TimerHandle | None = None
+    _waiting_bytes = 0
+    """What came of a peer whose room is not open yet."""
+    _limited: Callable[[], None] = staticmethod(_pass)
+    closed: Callable[[int, str], None] = staticmethod(_pass)
+    """Told of each closing that begins here."""
 
     def handle_connect(self, event: Request) -> None:
         """Offer this connection to the endpoint; the task that runs it has not started yet."""
@@ -96,6 +120,7 @@ class RoomProtocol(WebSocketsSansIOProtocol):
         Reading is never paused then: what was read is dealt with before more is.
         """
         self._attached = self._room, self._peer = room, peer
+        self._waiting_bytes = 0
         waiting = [self.queue.get_nowait() for _ in range(self.queue.qsize())]
         for event in waiting:
             if event["type"] == "websocket.receive" and not self.close_sent:
@@ -105,6 +130,13 @@ class RoomProtocol(WebSocketsSansIOProtocol):
         if self.read_paused:
             self.read_paused = False
             self.transport.resume_reading()
+
+    def meter(self, meter: Meter, limited: Callable[[], None]) -> None:
+        """From here on the peer may send what `meter` has; `limited` is called whenever it is held back."""
+        self._meter, self._limited = meter, limited
+
+    async def pace(self, size: int) -> None:
+        """Nothing: messages are paced as they are read, and past ASGI."""
 
     def send_receive_event_to_app(self) -> None:
         """Give a message that the library put together to the room, once there is one."""
@@ -121,10 +153,23 @@ class RoomProtocol(WebSocketsSansIOProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Read whole binary messages, which are nearly all, at once, and leave the rest to the library."""
+        if self._attached is None:
+            self._wait_for_room(len(data))
+        elif self._pause is not None:
+            self._rest += data
+            return
+        meter = self._meter
+        meter.size -= len(data)
+        self._read(data)
+        if meter.size < 0 and self._pause is None:
+            self._settle(b"")
+
+    def _read(self, data: bytes) -> None:
         if not self._at_frame:
             super().data_received(self._head + data if self._head else data)
             self._head = b""
             return
+        meter = self._meter
         if self._owed_bytes:
             data = self._feed(data, 0, self._owed_bytes)
         elif self._head:
@@ -140,10 +185,56 @@ class RoomProtocol(WebSocketsSansIOProtocol):
             if plain and self._attached is not None and end <= len(data) and end - start <= limit:
                 take_bytes(self._room, self._peer, apply_mask(data[start:end], data[start - 4 : start]))
                 at = end
+                meter.messages -= 1
+                if meter.messages < 0 and self._settle(data[at:]):
+                    return
             else:
                 data, at = self._feed(data, at, end - at), 0
         if at < len(data):
             super().data_received(data[at:])
+
+    def _wait_for_room(self, size: int) -> None:
+        """Read no more of a client whose room is still opening than fits into a small buffer."""
+        self._waiting_bytes += size
+        if self._waiting_bytes > STRANGER_BYTES and not self.read_paused and not self.close_sent:
+            self.read_paused = True
+            self.transport.pause_reading()
+
+    def _settle(self, rest: bytes) -> bool:
+        """Pay for what was read; a peer that owes is not read for a while, and one that goes on is told to go.
+
+        Args:
+            rest: What was read and not dealt with; kept if it has to wait.
+
+        Returns:
+            Whether it has to.
+
+        """
+        pause_s = self._meter.settle(monotonic())
+        if not pause_s or self.close_sent:
+            return False
+        self._limited()
+        if pause_s == math.inf:
+            self.close(*Close.RATE_LIMITED.because(TOO_MUCH))
+            return False
+        self._rest = rest
+        self._pause = self.loop.call_later(pause_s, self._go_on)
+        self.transport.pause_reading()
+        return True
+
+    def _go_on(self) -> None:
+        """Deal with what had to wait, then read on, unless that was too much again."""
+        self._end_pause()
+        rest, self._rest = self._rest, b""
+        if rest:
+            self._read(rest)
+        if self._pause is None and not self.transport.is_closing():
+            self.transport.resume_reading()
+
+    def _end_pause(self) -> None:
+        if self._pause is not None:
+            self._pause.cancel()
+            self._pause = None
 
     def _feed(self, data: bytes, at: int, size: int) -> bytes:
         """Give the library what is there of a frame; returns what comes behind it."""
@@ -153,6 +244,11 @@ class RoomProtocol(WebSocketsSansIOProtocol):
         # Once either side closes, everything goes to the library.
         self._at_frame = self.conn.state is State.OPEN
         return data[at + size :]
+
+    @property
+    def queued_bytes(self) -> int:
+        """What is not sent yet."""
+        return self.transport.get_write_buffer_size()
 
     @property
     def write(self) -> Callable[[bytes], None]:
@@ -168,22 +264,43 @@ class RoomProtocol(WebSocketsSansIOProtocol):
         self.conn.send_close(code, reason)
         self.transport.write(b"".join(self.conn.data_to_send()))
         self.close_sent = True
+        self.closed(code, reason)
         self._hush()
-        if self.read_paused:
+        if self.read_paused or self._pause is not None:
+            self._end_pause()
+            self._rest = b""
             self.read_paused = False
             self.transport.resume_reading()
         self.close_timer = self.loop.call_later(self.close_timeout, self.transport.close)
         # transport.close() waits for the buffer to drain, which a stalled peer never lets happen.
         self.loop.call_later(ABORT_AFTER_S, self.transport.abort)
 
+    def handle_parser_exception(self) -> None:
+        """Close a client that the library refuses to read on."""
+        super().handle_parser_exception()
+        if self.conn.close_sent is not None:
+            self.closed(self.conn.close_sent.code, self.conn.close_sent.reason)
+
+    def keepalive_timeout(self) -> None:
+        """Close a client that answers no ping; its buffer, which may be full, is not waited for."""
+        super().keepalive_timeout()
+        self._hush()
+        self.loop.call_later(ABORT_AFTER_S, self.transport.abort)
+        if self.conn.close_sent is not None:
+            self.closed(self.conn.close_sent.code, self.conn.close_sent.reason)
+
     def connection_lost(self, exc: Exception | None) -> None:
         """Write no more: the endpoint, which leaves the room, only hears of it later in the turn."""
         self._hush()
+        self._end_pause()
+        self._rest = b""
         super().connection_lost(exc)
         if self._attached is not None:
             # This object is part of reference cycles and may stay for a while; the room must not stay with it.
             self._attached = None
             del self._room, self._peer
+        self.__dict__.pop("closed", None)
+        self.__dict__.pop("_limited", None)
 
     def _hush(self) -> None:
         if self._attached is not None:
@@ -236,12 +353,12 @@ def take_bytes(room: Room, peer: Peer, data: bytes) -> None:
     if data:
         room.receive(peer, data)
     else:
-        peer.socket.close(CLOSE_BAD_MESSAGE, "bad-message: an empty frame")
+        peer.socket.close(*Close.BAD_MESSAGE.because("an empty frame"))
 
 
 def refuse_text(peer: Peer) -> None:
     """Close a client that sends text."""
-    peer.socket.close(CLOSE_TEXT, "binary-only: this endpoint speaks the y-websocket protocol")
+    peer.socket.close(*Close.BINARY_ONLY.because("this endpoint speaks the y-websocket protocol"))
 
 
 def _drop(_frames: bytes) -> None:
@@ -259,6 +376,14 @@ class AsgiSocket:
         self._closing: tuple[int, str] | None = None
         self._full = False
         self._attached: tuple[Room, Peer] | None = None
+        self._meter = UNLIMITED
+        self._limited: Callable[[], None] = _pass
+        self.closed: Callable[[int, str], None] = _pass
+
+    @property
+    def queued_bytes(self) -> int:
+        """What is not sent yet."""
+        return self._queued_bytes
 
     def attach(self, room: Room, peer: Peer) -> None:
         """Tell the room when the queue fills up and drains."""
@@ -276,8 +401,29 @@ class AsgiSocket:
 
     def close(self, code: int, reason: str) -> None:
         """Close once what is queued is sent."""
-        self._closing = self._closing or (code, reason)
+        if self._closing is None:
+            self._closing = (code, reason)
+            self.closed(code, reason)
         self._wake.set()
+
+    def meter(self, meter: Meter, limited: Callable[[], None]) -> None:
+        """From here on the peer may send what `meter` has; `limited` is called whenever it is held back."""
+        self._meter, self._limited = meter, limited
+
+    async def pace(self, size: int) -> None:
+        """Read no more for a while of a peer that sent too much; one that goes on is told to go."""
+        meter = self._meter
+        meter.messages -= 1
+        meter.size -= size
+        if meter.messages >= 0 and meter.size >= 0:
+            return
+        pause_s = meter.settle(monotonic())
+        if pause_s:
+            self._limited()
+        if pause_s == math.inf:
+            self.close(*Close.RATE_LIMITED.because(TOO_MUCH))
+        else:
+            await asyncio.sleep(pause_s)
 
     async def run(self) -> None:
         """Send until closed; owned by the endpoint."""
@@ -303,19 +449,36 @@ async def websocket_endpoint(websocket: WebSocket) -> None:
         await websocket.close()
         return
     native: RoomProtocol | None = websocket.scope.get("extensions", {}).get(SOCKET_EXTENSION)
+    address = services.proxies.client_of(
+        websocket.client.host if websocket.client is not None else "", websocket.headers.getlist("x-forwarded-for")
+    )
     try:
         caller = _admit(websocket)
+        if services.stopping.is_set():
+            await _refuse(websocket, native, Close.RESTART.because("the server is stopping"))
+            return
+        with services.crowd.admit(websocket.path_params["room"], person_of(caller, address)) as visit:
+            await _welcome(websocket, native, Guest(caller, visit, address))
     except (Unauthenticated, Forbidden) as error:
-        await _refuse(websocket, native, services.metrics, error)
-        return
+        close = refusal_of(error)
+        services.metrics.websocket_refused(close[0])
+        await _refuse(websocket, native, close)
+    except Busy as error:
+        await _refuse(websocket, native, Close.BUSY.because(str(error)))
+
+
+async def _welcome(websocket: WebSocket, native: RoomProtocol | None, guest: Guest) -> None:
+    services: Services = websocket.app.state.services
+    room_id = websocket.path_params["room"]
     await websocket.accept(_subprotocol(websocket))
-    if native is not None:
-        await _serve(websocket, caller, native)
+    socket = AsgiSocket(websocket) if native is None else native
+    socket.closed = partial(services.closings.note, room=room_id)
+    if isinstance(socket, RoomProtocol):
+        await _serve(websocket, guest, socket)
         return
-    socket = AsgiSocket(websocket)
     sender = asyncio.create_task(socket.run())
     try:
-        await _serve(websocket, caller, socket)
+        await _serve(websocket, guest, socket)
     finally:
         if not sender.done() and socket._closing is None:  # noqa: SLF001 - the endpoint owns both
             sender.cancel()
@@ -337,20 +500,15 @@ def _admit(websocket: WebSocket) -> Caller:
     return caller
 
 
-async def _refuse(
-    websocket: WebSocket, native: RoomProtocol | None, metrics: Metrics, error: Unauthenticated | Forbidden
-) -> None:
+async def _refuse(websocket: WebSocket, native: RoomProtocol | None, close: tuple[int, str]) -> None:
     """Accept and close: a browser reads the code of a close frame, but not the status of a refused upgrade."""
-    if isinstance(error, Unauthenticated):
-        code, reason = CLOSE_NO_TOKEN, f"{error.why}: {error}"
-    else:
-        code, reason = CLOSE_FORBIDDEN, f"forbidden: {error}"
+    services: Services = websocket.app.state.services
     if native is not None:
         native.distrust()
-    metrics.websocket_refused(code)
+    services.closings.note(*close, room=websocket.path_params["room"])
     with contextlib.suppress(WebSocketDisconnect, RuntimeError):
         await websocket.accept(_subprotocol(websocket))
-        await websocket.close(code, _short(reason))
+        await websocket.close(*close)
 
 
 def _subprotocol(websocket: WebSocket) -> str | None:
@@ -363,76 +521,54 @@ def _wants_receipt(websocket: WebSocket) -> bool:
     return websocket.query_params.get(RECEIPT_PARAMETER) == "1"
 
 
-def _short(reason: str) -> str:
-    """A reason as a close frame takes it (RFC 6455 5.5): at most 123 bytes."""
-    return reason.encode()[:120].decode(errors="ignore")
+async def _serve(websocket: WebSocket, guest: Guest, socket: RoomSocket) -> None:
+    services: Services = websocket.app.state.services
+    try:
+        async with AsyncExitStack() as stack:
+            async with asyncio.timeout(services.crowd.bounds.join_s):
+                room = await _open(websocket, guest.caller, stack)
+            await _stay(websocket, guest, socket, room)
+    except InvalidRoomId as error:
+        socket.close(*Close.BAD_ROOM.because(str(error)))
+    except WorkflowNotFound as error:
+        socket.close(*Close.NOT_FOUND.because(str(error)))
+    except TooManyRooms as error:
+        socket.close(*Close.BUSY.because(error.reason))
+    except RoomUnavailable as error:
+        socket.close(*Close.TRY_AGAIN.because(error.reason))
+    except TimeoutError:
+        socket.close(*Close.TRY_AGAIN.because("the canvas takes too long to open"))
+    except (SQLAlchemyError, OSError):
+        socket.close(*Close.TRY_AGAIN.because("the database does not answer"))
 
 
-async def _serve(websocket: WebSocket, caller: Caller, socket: RoomSocket) -> None:
+async def _open(websocket: WebSocket, caller: Caller, stack: AsyncExitStack) -> Room:
     services: Services = websocket.app.state.services
     room_id = websocket.path_params["room"]
+    if not caller.may(Role.EDITOR):
+        # To open a room is to make a workflow, which is for those who may edit.
+        await services.require(room_id)
+    return await stack.enter_async_context(services.rooms.use(room_id))
+
+
+async def _stay(websocket: WebSocket, guest: Guest, socket: RoomSocket, room: Room) -> None:
+    services: Services = websocket.app.state.services
+    caller, metrics = guest.caller, services.metrics
     looks_only = not caller.may(Role.EDITOR)
+    peer = room.enter(
+        socket,
+        read_only=looks_only,
+        person=caller.person(),
+        refused=metrics.refused,
+        receipt=services.rooms.receipt(room.id) if _wants_receipt(websocket) else None,
+    )
+    socket.attach(room, peer)
+    socket.meter(guest.visit.meter, metrics.rate_limited)
+    session = Session(websocket.app.state.access, guest, room.id, peer, metrics.websocket_refused)
     try:
-        if looks_only:
-            # To open a room is to make a workflow, which is for those who may edit.
-            await services.require(room_id)
-        async with services.rooms.use(room_id) as room:
-            peer = room.enter(
-                socket,
-                read_only=looks_only,
-                person=caller.person(),
-                refused=services.metrics.edit_refused,
-                receipt=services.rooms.receipt(room_id) if _wants_receipt(websocket) else None,
-            )
-            socket.attach(room, peer)
-            expiry = _Expiry(caller, peer, services.metrics)
-            try:
-                await _receive(websocket, room, peer)
-            finally:
-                expiry.cancel()
-                room.leave(peer)
-    except InvalidRoomId as error:
-        socket.close(CLOSE_BAD_ROOM, _short(f"bad-room: {error}"))
-    except WorkflowNotFound as error:
-        socket.close(CLOSE_BAD_ROOM, _short(f"not-found: {error}"))
-    except RoomUnavailable as error:
-        socket.close(CLOSE_TRY_AGAIN, _short(f"try-again: {error.reason}"))
-    except (SQLAlchemyError, OSError):
-        logger.warning("workflow not looked up", extra={"action": "join_failed", "room": room_id})
-        socket.close(CLOSE_TRY_AGAIN, "try-again: the database does not answer")
-
-
-class _Expiry:
-    """Closes a websocket when its token ends; nothing it sends afterwards is taken."""
-
-    def __init__(self, caller: Caller, peer: Peer, metrics: Metrics) -> None:
-        self._caller = caller
-        self._peer = peer
-        self._metrics = metrics
-        self._timer: asyncio.TimerHandle | None = None
-        self._look()
-
-    def cancel(self) -> None:
-        """The websocket is gone."""
-        if self._timer is not None:
-            self._timer.cancel()
-
-    def _look(self) -> None:
-        left_s = self._caller.seconds_left()
-        if left_s is None:
-            return
-        if left_s > 0:
-            # Looked at again now and then: a machine that sleeps, or a clock that is set, moves the end.
-            self._timer = asyncio.get_running_loop().call_later(min(left_s, _LOOK_AGAIN_S), self._look)
-            return
-        self._peer.read_only = True
-        self._metrics.websocket_refused(CLOSE_NO_TOKEN)
-        self._peer.socket.close(CLOSE_NO_TOKEN, "expired: the access token has expired, ask for a new one")
-
-
-async def _receive(websocket: WebSocket, room: Room, peer: Peer) -> None:
-    while True:
-        message = await websocket.receive()
-        if message["type"] == "websocket.disconnect":
-            return
-        take_message(room, peer, message)
+        while (message := await websocket.receive())["type"] != "websocket.disconnect":
+            take_message(room, peer, message)
+            await socket.pace(len(message.get("bytes") or b""))
+    finally:
+        session.end()
+        room.leave(peer)

@@ -4,12 +4,12 @@ import asyncio
 import contextlib
 import logging
 import uuid
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -17,7 +17,7 @@ from crdt.bus import MemoryBus
 from crdt.catalog import Catalog
 from crdt.database import create_engine
 from crdt.json import Json
-from crdt.rooms import Rooms
+from crdt.rooms import RoomLimits, Rooms
 from crdt.store import SqlStore
 from jobs.actor import Actor
 from jobs.images import ImageWorkshop
@@ -34,15 +34,20 @@ from providers.http import fetch_image
 from providers.openai import OpenAIProvider
 from providers.registry import Registry
 from server.accounts import RunAccounts
+from server.closings import Closings
+from server.crowd import Crowd
 from server.errors import BadSettings, StartupError
 from server.metrics import Metrics
 from server.migrate import migrate
 from server.orders import Orders
 from server.origins import Origins
+from server.proxies import Proxies
+from server.revocations import RevocationLog, Revocations
 from server.routes.health import probe_folder
 from server.services import Services
 from server.settings import Settings
 from server.signals import RunSignals
+from server.websocket import AsgiSocket, RoomProtocol
 
 logger = logging.getLogger(__name__)
 
@@ -82,7 +87,9 @@ class Parts:
 
 
 @asynccontextmanager
-async def start(settings: Settings, metrics: Metrics, parts: Parts | None = None) -> AsyncIterator[Services]:
+async def start(
+    settings: Settings, metrics: Metrics, revocations: Revocations, parts: Parts | None = None
+) -> AsyncIterator[Services]:
     """Everything behind the doors, started in order and stopped in the opposite order, each step in bounded time.
 
     Raises:
@@ -103,7 +110,10 @@ async def start(settings: Settings, metrics: Metrics, parts: Parts | None = None
         signals = RunSignals()
         accounts = RunAccounts(engine, metrics)
         store = parts.documents(engine, process_id, metrics)
-        rooms = Rooms(store, MemoryBus(), process_id=process_id)
+        limits = RoomLimits(
+            max_open=settings.max_rooms, max_document_bytes=settings.max_document_bytes, stop_s=settings.stop_s
+        )
+        rooms = Rooms(store, MemoryBus(), process_id=process_id, limits=limits)
         me = WorkerIdentity()
         runs = Runs(engine, hint=_hint(rooms, signals, accounts), me=me)
         images = parts.images(images_folder, settings.public_url)
@@ -118,8 +128,12 @@ async def start(settings: Settings, metrics: Metrics, parts: Parts | None = None
         stack.push_async_callback(rooms.stop)
         await stack.enter_async_context(projector)
         await stack.enter_async_context(worker)
-        await stack.enter_async_context(_running(accounts))
-        _watch(metrics, rooms, worker)
+        await stack.enter_async_context(_running(accounts.run(), "accounts"))
+        revocation_log = RevocationLog(engine, revocations)
+        await revocation_log.read()
+        await stack.enter_async_context(_running(revocation_log.run(), "revocations"))
+        crowd = Crowd(settings.bounds)
+        _watch(metrics, rooms, worker, crowd)
         logger.info("started", extra={"action": "started", "process_id": process_id})
         services = Services(
             app_url=settings.public_url,
@@ -137,6 +151,10 @@ async def start(settings: Settings, metrics: Metrics, parts: Parts | None = None
             signals=signals,
             metrics=metrics,
             origins=Origins(settings.public_url, settings.cors_origins, tokens=settings.secret is not None),
+            proxies=Proxies(settings.trusted_proxies),
+            crowd=crowd,
+            closings=Closings(metrics),
+            revocations=revocation_log,
         )
         try:
             yield services
@@ -197,8 +215,8 @@ def _report(rooms: Rooms, signals: RunSignals) -> Send:
 
 
 @asynccontextmanager
-async def _running(accounts: RunAccounts) -> AsyncIterator[None]:
-    task = asyncio.create_task(accounts.run(), name="accounts")
+async def _running(work: Coroutine[Any, Any, None], name: str) -> AsyncIterator[None]:
+    task = asyncio.create_task(work, name=name)
     try:
         yield
     finally:
@@ -207,10 +225,25 @@ async def _running(accounts: RunAccounts) -> AsyncIterator[None]:
             await task
 
 
-def _watch(metrics: Metrics, rooms: Rooms, worker: Worker) -> None:
+def _watch(metrics: Metrics, rooms: Rooms, worker: Worker, crowd: Crowd) -> None:
     metrics.watch("rooms_open", "Rooms open in this process.", lambda: len(rooms.all_open()))
     ids = "Client ids that ever wrote, in the open room that has most; above 2,000 every edit costs its clients."
     metrics.watch("client_ids_most", ids, lambda: rooms.growth.most_ids)
-    metrics.watch("connections", "Websocket peers.", lambda: sum(len(room.peers) for room in rooms.all_open()))
+    metrics.watch("connections", "Websocket peers.", lambda: crowd.count)
     metrics.watch("runs_at_work", "Runs this worker is at.", lambda: len(worker.active))
-    metrics.watch("edits_pending_bytes", "Edits not committed yet.", lambda: rooms.journal.pending_bytes)
+    journal = rooms.journal
+    metrics.watch("edits_pending_bytes", "Edits not committed yet.", lambda: journal.pending_bytes)
+    metrics.watch("edits_pending_seconds", "Age of the oldest edit that is not committed.", lambda: journal.age_s)
+    metrics.watch("queued_bytes", "Bytes not sent to websockets yet.", lambda: _queued(rooms))
+    metrics.watch("slow_readers", "Websockets that read more slowly than is written.", lambda: _slow(rooms))
+    metrics.observe_turns(rooms.lag)
+    metrics.weigh_rooms(lambda: {room.id: room.weight.bytes for room in rooms.all_open()})
+
+
+def _slow(rooms: Rooms) -> int:
+    return sum(peer.behind is not None for room in rooms.all_open() for peer in room.peers)
+
+
+def _queued(rooms: Rooms) -> int:
+    sockets = (peer.socket for room in rooms.all_open() for peer in room.peers)
+    return sum(socket.queued_bytes for socket in sockets if isinstance(socket, RoomProtocol | AsgiSocket))

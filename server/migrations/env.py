@@ -4,8 +4,9 @@ from alembic import context
 
 from crdt.tables import metadata
 from jobs import tables as _jobs_tables
+from server import tables as _server_tables
 
-__all__ = ["_jobs_tables"]
+__all__ = ["_jobs_tables", "_server_tables"]
 
 
 def run() -> None:

@@ -27,6 +27,8 @@ from server.services import Services, services_of
 logger = logging.getLogger(__name__)
 
 _CHECK_S: Final = 3.0
+OLDEST_EDIT_S: Final = 5.0
+"""From this age on, an edit that is not stored says that something is wrong."""
 _UNFINISHED: Final = ("pending", "running")
 _NO_STORE: Final = {"cache-control": "no-store"}
 
@@ -43,6 +45,7 @@ async def ready(request: Request) -> Response:
         "database": await _checked("database", partial(_write_database, services)),
         "images": await _checked("images", partial(_write_images, services)),
         "worker": await _checked("worker", partial(_hear_worker, services)),
+        "edits": _edits(services),
     }
     if services.stopping.is_set():
         checks["server"] = "stopping"
@@ -72,6 +75,17 @@ async def _checked(name: str, check: Callable[[], Awaitable[None]]) -> str:
         logger.warning("not ready", extra={"action": "not_ready", "check": name, "reason": type(error).__name__})
         return "does not answer" if isinstance(error, TimeoutError) else "cannot be written"
     return "ok"
+
+
+def _edits(services: Services) -> str:
+    """Whether edits are committed as they come: the log may fail while the rest of the database answers."""
+    journal = services.rooms.journal
+    age_s = journal.age_s
+    if age_s < OLDEST_EDIT_S:
+        return "ok"
+    why = "the database refuses them" if journal.failing else "the database is slow"
+    logger.warning("not ready", extra={"action": "not_ready", "check": "edits", "age_s": round(age_s, 1)})
+    return f"not stored for {age_s:.0f} s: {why}"
 
 
 async def _write_database(services: Services) -> None:

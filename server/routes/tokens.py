@@ -1,18 +1,21 @@
 """Access tokens and share links, made for others; nobody can give away more than they have."""
 
+import logging
 import secrets
 from urllib.parse import quote
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from server.access import LEEWAY_S, MAX_TOKEN_CHARS, Access, Caller, Grant, Role, caller_of
+from server.access import GUEST_PREFIX, LEEWAY_S, MAX_TOKEN_CHARS, Access, Caller, Grant, Issued, Role, caller_of
 from server.door import read_body, workflow_id_of
 from server.errors import FieldError, InvalidRequest, NoSecret
-from server.models import ShareBody, TokenBody
+from server.models import RevokeBody, ShareBody, TokenBody
 from server.operations import Answer, Operation
-from server.records import ShareRecord, TokenRecord, iso
+from server.records import RevocationRecord, ShareRecord, TokenRecord, iso
 from server.services import services_of
+
+logger = logging.getLogger(__name__)
 
 _NO_STORE = {"cache-control": "no-store"}
 _GUEST = "Guest"
@@ -30,10 +33,10 @@ async def create_token(request: Request) -> Response:
     for workflow_id in workflows or ():
         caller.require_workflow(workflow_id)
     grant = Grant(Role(body.role), workflows, body.name or "", body.sub or "")
-    token, expires_at = access.issue(grant, body.expires_in_s)
-    if len(token) > MAX_TOKEN_CHARS:
+    issued = access.issue(grant, body.expires_in_s)
+    if len(issued.token) > MAX_TOKEN_CHARS:
         raise InvalidRequest([FieldError("workflows", "are too many for one token")])
-    return JSONResponse({"token": token, "expiresAt": iso(expires_at)}, 201, _NO_STORE)
+    return JSONResponse(_told(issued), 201, _NO_STORE)
 
 
 async def share_workflow(request: Request) -> Response:
@@ -43,11 +46,31 @@ async def share_workflow(request: Request) -> Response:
     body = await read_body(request, ShareBody)
     services = services_of(request)
     await services.require(workflow_id)
-    grant = Grant(Role(body.role), frozenset({workflow_id}), body.name or _GUEST, id=f"share-{secrets.token_hex(8)}")
-    token, expires_at = access.issue(grant, _life_s(caller_of(request), body.expires_in_s))
-    url = f"{services.app_url}/w/{quote(workflow_id, safe='')}#token={token}"
-    answer = {"url": url, "token": token, "expiresAt": iso(expires_at)}
-    return JSONResponse(answer, 201, _NO_STORE)
+    grant = Grant(
+        Role(body.role), frozenset({workflow_id}), body.name or _GUEST, id=f"{GUEST_PREFIX}{secrets.token_hex(8)}"
+    )
+    issued = access.issue(grant, _life_s(caller_of(request), body.expires_in_s))
+    url = f"{services.app_url}/w/{quote(workflow_id, safe='')}#token={issued.token}"
+    return JSONResponse({"url": url, **_told(issued)}, 201, _NO_STORE)
+
+
+async def revoke_tokens(request: Request) -> Response:
+    """Call tokens back: their next request, and their open websockets, are refused."""
+    _access(request)
+    body = await read_body(request, RevokeBody)
+    revocations = services_of(request).revocations
+    if body.jti is not None:
+        revoked_at = await revocations.revoke("jti", body.jti)
+        told = {"jti": body.jti}
+    else:
+        revoked_at = await revocations.revoke("sub", body.sub or "")
+        told = {"sub": body.sub or ""}
+    logger.info("tokens called back", extra={"action": "tokens_revoked", **told, "by": caller_of(request).id})
+    return JSONResponse({**told, "revokedAt": iso(revoked_at)}, headers=_NO_STORE)
+
+
+def _told(issued: Issued) -> dict[str, str]:
+    return {"token": issued.token, "id": issued.id, "expiresAt": iso(issued.expires_at)}
 
 
 def _life_s(caller: Caller, asked_s: int) -> float:
@@ -87,5 +110,17 @@ OPERATIONS = (
         {201: Answer("The link and its token.", ShareRecord)},
         bodies=(ShareBody,),
         problems=(404, 409),
+    ),
+    Operation(
+        "POST",
+        "/api/tokens/revoke",
+        revoke_tokens,
+        "Call back one token, or every token a person was given until now",
+        "access",
+        {200: Answer("They are no longer taken.", RevocationRecord)},
+        bodies=(RevokeBody,),
+        problems=(409,),
+        role=Role.ADMIN,
+        everywhere=True,
     ),
 )

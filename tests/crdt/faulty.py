@@ -65,8 +65,8 @@ class FaultyStore(SqlStore):
     async def release(self, room: str, fence: int) -> None:
         await self._call("release", partial(super().release, room, fence))
 
-    async def snapshot(self, room: str, state: bytes, seq: int, fence: int) -> bool:
-        return await self._call("snapshot", partial(super().snapshot, room, state, seq, fence))
+    async def snapshot(self, room: str, state: bytes, seq: int, fence: int, guard: bytes | None = None) -> bool:
+        return await self._call("snapshot", partial(super().snapshot, room, state, seq, fence, guard))
 
     async def mirror(self, room: str, mirror: Mirror, fence: int) -> bool:
         return await self._call("mirror", partial(super().mirror, room, mirror, fence))

@@ -14,6 +14,8 @@ from crdt.protocol import (
     QueryAwareness,
     SyncStep1,
     SyncUpdate,
+    TokenOffered,
+    TokenTaken,
     UnknownMessage,
 )
 
@@ -76,10 +78,17 @@ def test_garbage_raises_only_protocol_errors(garbage: bytes) -> None:
         pass
 
 
-@pytest.mark.parametrize("state", ["{", "[1]", "1", '"text"', "[" * 100_000])
-def test_an_awareness_state_that_is_no_json_object_is_refused(state: str) -> None:
-    with pytest.raises(ProtocolError):
-        list(protocol.parse(protocol.awareness_message([AwarenessEntry(1, 1, state)])))
+@pytest.mark.parametrize("state", ["{", "[1]", "1", '"text"', "[" * 100_000, '{"x":NaN}', '{"x":-Infinity}', ""])
+def test_an_awareness_state_that_is_no_json_object_is_left_out(state: str) -> None:
+    good = AwarenessEntry(2, 1, "{}")
+    message = protocol.awareness_message([AwarenessEntry(1, 1, state), good])
+    assert list(protocol.parse(message)) == [AwarenessUpdate((good,), refused=1)]
+
+
+@given(st.text())
+def test_tokens_travel_in_band(text: str) -> None:
+    assert list(protocol.parse(protocol.token_message(text))) == [TokenOffered(text)]
+    assert list(protocol.parse(protocol.token_taken_message(text))) == [TokenTaken(text)]
 
 
 def test_an_unknown_message_type_ends_the_frame_but_is_no_error() -> None:

@@ -11,7 +11,7 @@ from pycrdt import Array, Doc, Map, Text, XmlElement, XmlFragment, XmlText, merg
 from crdt.canvas import CanvasDoc
 from crdt.errors import BadUpdate
 from crdt.ids import IdSet
-from crdt.lib0 import Cursor, write_any, write_uint
+from crdt.lib0 import MAX_DEPTH, Cursor, write_any, write_uint
 from crdt.update import ANY, DELETED, SKIP, Struct, decode, decode_vector, encode, encode_vector, tail
 from tests.crdt.compaction_peers import Edit, PycrdtReplica, Yjs, node_value
 from tests.crdt.compaction_world import World
@@ -116,9 +116,12 @@ def test_trailing_bytes_and_unknown_contents_are_refused(update: bytes) -> None:
 
 
 def test_deep_nesting_is_no_recursion() -> None:
-    deep = b"u\x01" * 100_000 + b"~"
-    item = b"\x28\x01\x01n\x01k\x01" + deep
-    assert decode(b"\x01\x01\x05\x00" + item + b"\x00").sections[0].structs[0].kind == ANY
+    def nested(depth: int) -> bytes:
+        return b"\x01\x01\x05\x00\x28\x01\x01n\x01k\x01" + b"u\x01" * depth + b"~\x00"
+
+    assert decode(nested(MAX_DEPTH)).sections[0].structs[0].kind == ANY
+    with pytest.raises(BadUpdate):
+        decode(nested(100_000))
 
 
 @given(VALUES)

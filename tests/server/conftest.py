@@ -8,6 +8,7 @@ import pytest
 
 from server.app import create_app
 from server.settings import Settings, read_settings
+from server.wiring import Parts
 from tests.server.api import Api
 
 
@@ -25,9 +26,9 @@ async def api(settings: Settings, tmp_path: Path) -> AsyncIterator[Api]:
 
 
 @asynccontextmanager
-async def running(settings: Settings, page: Path) -> AsyncIterator[Api]:
+async def running(settings: Settings, page: Path, parts: Parts | None = None) -> AsyncIterator[Api]:
     """The application with its lifespan in a task of its own, as a server runs it."""
-    app = create_app(settings, page)
+    app = create_app(settings, page, parts)
     ready, stop = asyncio.Event(), asyncio.Event()
 
     async def live() -> None:

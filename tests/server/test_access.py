@@ -3,6 +3,7 @@ import contextlib
 import json
 import time
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -79,9 +80,11 @@ def test_roles_contain_each_other(role: Role) -> None:
 
 def test_what_is_issued_is_read() -> None:
     access = Access(SECRET)
-    said, expires_at = access.issue(Grant(Role.EDITOR, frozenset({"w1", "w2"}), "Ada", "ada"), 60)
-    caller = access.read(said)
-    assert caller == Caller(Role.EDITOR, frozenset({"w1", "w2"}), "ada", "Ada", expires_at.timestamp())
+    issued = access.issue(Grant(Role.EDITOR, frozenset({"w1", "w2"}), "Ada", "ada"), 60)
+    caller = access.read(issued.token)
+    assert caller.token_id == issued.id
+    said_by_it = replace(caller, token_id="", issued_at=None)
+    assert said_by_it == Caller(Role.EDITOR, frozenset({"w1", "w2"}), "ada", "Ada", issued.expires_at.timestamp())
     assert not caller.expired
 
 

@@ -60,6 +60,9 @@ async def test_it_says_where_it_serves_and_stops_when_told(tmp_path: Path, how: 
             run = (await client.post(f"/api/workflows/{workflow['id']}/nodes/n/runs")).json()
             async with client.stream("GET", f"/api/images/jobs/{run['jobId']}/events") as events:
                 assert events.status_code == 200
+        async with command("doctor", DARKROOM_DATA=str(tmp_path)) as doctor:
+            told, _ = await doctor.communicate()
+            assert (doctor.returncode, told.endswith(b"all is well\n")) == (0, True), told.decode()
         process.send_signal(how)
         async with asyncio.timeout(20):
             _, log = await process.communicate()

@@ -23,14 +23,18 @@ from websockets.frames import Frame, Opcode
 
 from crdt import canvas, protocol
 from crdt.canvas import CanvasDoc
-from crdt.protocol import AwarenessUpdate, Durable, SyncStep1, SyncUpdate
-from crdt.room import CLOSE_BAD_MESSAGE, Room
+from crdt.close_codes import Close
+from crdt.protocol import AwarenessUpdate, Durable, PermissionDenied, SyncStep1, SyncUpdate
 from crdt.room import Peer as RoomPeer
+from crdt.room import Room
 from crdt.rooms import Rooms
 from server.access import Access
+from server.closings import Closings
+from server.crowd import Bounds, Crowd
 from server.metrics import Metrics
 from server.origins import Origins
-from server.websocket import CLOSE_BAD_ROOM, CLOSE_TEXT, RoomProtocol, websocket_endpoint
+from server.proxies import Proxies
+from server.websocket import RoomProtocol, websocket_endpoint
 from tests.crdt.builders import awareness, database, running_rooms
 
 MAX_MESSAGE_BYTES = 1024 * 1024
@@ -39,14 +43,21 @@ MAX_MESSAGE_BYTES = 1024 * 1024
 class Site:
     """A served set of rooms."""
 
-    def __init__(self, port: int, rooms: Rooms) -> None:
+    def __init__(self, port: int, rooms: Rooms, metrics: Metrics) -> None:
         self.port = port
         self.rooms = rooms
+        self.metrics = metrics
+
+    def number(self, name: str, **labels: str) -> float:
+        """A metric as it is now."""
+        return self.metrics.registry.get_sample_value(f"darkroom_{name}", labels) or 0.0
 
     @asynccontextmanager
     async def connect(self, room: str = "r", **options: object) -> AsyncIterator["Peer"]:
         url = f"ws://127.0.0.1:{self.port}/ws/{room}"
-        async with websockets.connect(url, max_size=None, **options) as connection:  # type: ignore[arg-type]
+        # A client that closes while its queue is full waits for the close frame behind it.
+        limits: dict[str, object] = {"max_size": None, "max_queue": None, **options}
+        async with websockets.connect(url, **limits) as connection:  # type: ignore[arg-type]
             yield Peer(connection)
 
 
@@ -110,29 +121,54 @@ def put(node_id: str, prompt: str = "") -> Callable[[CanvasDoc], None]:
 
 @pytest.fixture(params=["native", "asgi"])
 async def site(request: pytest.FixtureRequest, sqlite_url: str) -> AsyncIterator[Site]:
-    async with database(sqlite_url) as engine, running_rooms(engine) as rooms:
-        app = Starlette(routes=[WebSocketRoute("/ws/{room}", websocket_endpoint)])
-        origins = Origins("http://darkroom.example", [])
-        app.state.services = SimpleNamespace(rooms=rooms, origins=origins, metrics=Metrics())
-        app.state.access = Access()
-        listener = socket.socket()
-        listener.bind(("127.0.0.1", 0))
-        config = uvicorn.Config(
-            app,
-            ws=RoomProtocol if request.param == "native" else "websockets-sansio",
-            ws_max_size=MAX_MESSAGE_BYTES,
-            ws_per_message_deflate=False,
-            lifespan="off",
-            log_config=None,
-            timeout_graceful_shutdown=2,
-        )
-        server = uvicorn.Server(config)
-        serving = asyncio.create_task(server.serve([listener]))
-        try:
-            yield Site(listener.getsockname()[1], rooms)
-        finally:
-            server.should_exit = True
-            await serving
+    async with database(sqlite_url) as engine, running_rooms(engine) as rooms, serving(request.param, rooms) as site:
+        yield site
+
+
+@asynccontextmanager
+async def serving(
+    kind: str,
+    rooms: Rooms,
+    bounds: Bounds | None = None,
+    proxies: Proxies | None = None,
+    ping_s: float = 20.0,
+) -> AsyncIterator[Site]:
+    """The rooms behind the websocket door; `kind` is native or asgi."""
+    app = Starlette(routes=[WebSocketRoute("/ws/{room}", websocket_endpoint)])
+    origins = Origins("http://darkroom.example", [])
+    metrics = Metrics()
+    app.state.services = SimpleNamespace(
+        rooms=rooms,
+        origins=origins,
+        metrics=metrics,
+        proxies=proxies or Proxies(),
+        crowd=Crowd(bounds),
+        closings=Closings(metrics),
+        stopping=asyncio.Event(),
+    )
+    app.state.access = Access()
+    listener = socket.socket()
+    listener.bind(("127.0.0.1", 0))
+    listener.listen()
+    config = uvicorn.Config(
+        app,
+        ws=RoomProtocol if kind == "native" else "websockets-sansio",
+        ws_max_size=MAX_MESSAGE_BYTES,
+        ws_ping_interval=ping_s,
+        ws_ping_timeout=ping_s,
+        ws_per_message_deflate=False,
+        lifespan="off",
+        log_config=None,
+        proxy_headers=False,
+        timeout_graceful_shutdown=2,
+    )
+    server = uvicorn.Server(config)
+    serving = asyncio.create_task(server.serve([listener]))
+    try:
+        yield Site(listener.getsockname()[1], rooms, metrics)
+    finally:
+        server.should_exit = True
+        await serving
 
 
 async def test_two_peers_share_a_document_and_their_presence(site: Site) -> None:
@@ -196,7 +232,8 @@ async def test_the_cursor_of_a_killed_socket_vanishes(site: Site) -> None:
 
 
 @pytest.mark.parametrize(
-    ("frame", "code"), [(b"", CLOSE_BAD_MESSAGE), ("text", CLOSE_TEXT), (b"\x00\x02\x05x", CLOSE_BAD_MESSAGE)]
+    ("frame", "code"),
+    [(b"", Close.BAD_MESSAGE.code), ("text", Close.BINARY_ONLY.code), (b"\x00\x02\x05x", Close.BAD_MESSAGE.code)],
 )
 async def test_a_bad_frame_closes_its_sender_with_a_documented_code(site: Site, frame: bytes | str, code: int) -> None:
     async with site.connect() as bad, site.connect() as good:
@@ -214,12 +251,15 @@ async def test_a_message_over_the_limit_is_refused_with_1009(site: Site) -> None
         assert await a.closed() == 1009
 
 
-@pytest.mark.parametrize("room", ["a%2Fb", "..%2F..", "a%2A", "%00", "x" * 200])
+@pytest.mark.parametrize(
+    "room",
+    ["a%2Fb", "a/b", "%2F", "..", "..%2F..", "a%2A", "a:b", "a%3Ab", "%00", "a%00", "x" * 129, "x" * 4096, "%C3%BC"],
+)
 async def test_a_hostile_room_name_is_refused(site: Site, room: str) -> None:
     """A name with a slash matches no route (403 at the upgrade); the others are told why."""
     with contextlib.suppress(websockets.InvalidStatus):
         async with site.connect(room) as a:
-            assert await a.closed() == CLOSE_BAD_ROOM
+            assert await a.closed() == Close.BAD_ROOM.code
     assert site.rooms.all_open() == []
 
 
@@ -242,6 +282,41 @@ async def test_a_page_of_another_site_may_not_connect(site: Site, origin: str | 
             async with site.connect(origin=origin):
                 pass
         assert refused.value.response.status_code == 403
+
+
+async def test_several_messages_in_one_frame_are_several_and_an_unknown_one_closes_nothing(site: Site) -> None:
+    async with site.connect() as a, site.connect() as b:
+        await a.sync()
+        await b.sync()
+        with a.doc.transaction():
+            put("n")(a.doc)
+        edit = protocol.update_message(a.doc.get_update())
+        await a.connection.send(awareness(7, 1, "{}") + edit + bytes([77, 1, 2, 3]))
+        await b.has("n")
+        await b.until(lambda _message: 7 in b.states)
+        await a.connection.send(bytes([77]))
+        await a.sync()
+
+
+async def test_a_client_that_comes_back_before_its_old_socket_is_gone_keeps_its_cursor(site: Site) -> None:
+    async with site.connect() as other:
+        await other.sync()
+        async with site.connect() as old:
+            await old.connection.send(awareness(7, 1, '{"from":"old"}'))
+            await other.until(lambda _message: other.states.get(7) == '{"from":"old"}')
+            new = await other_side(site)
+            await new.connection.send(awareness(7, 2, '{"from":"new"}'))
+            await new.until(lambda message: isinstance(message, PermissionDenied))
+            old.connection.transport.abort()
+        await other.until(lambda _message: other.states.get(7) == '{"from":"new"}')
+        await new.connection.send(awareness(7, 9, '{"from":"new","x":1}'))
+        await other.until(lambda _message: other.states.get(7) == '{"from":"new","x":1}')
+        await new.connection.close()
+
+
+async def other_side(site: Site) -> Peer:
+    """A connection that outlives the block it is made in; the test closes it."""
+    return Peer(await websockets.connect(f"ws://127.0.0.1:{site.port}/ws/r", max_size=None))
 
 
 async def test_a_reader_that_stalls_converges_when_it_reads_again(site: Site) -> None:
@@ -271,6 +346,7 @@ class Pipe(asyncio.Transport):
         self.written = bytearray()
         self.answered = asyncio.Event()
         self.closing = False
+        self.paused = False
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         self.written += data
@@ -282,9 +358,11 @@ class Pipe(asyncio.Transport):
     def close(self) -> None:
         self.closing = True
 
-    def pause_reading(self) -> None: ...
+    def pause_reading(self) -> None:
+        self.paused = True
 
-    def resume_reading(self) -> None: ...
+    def resume_reading(self) -> None:
+        self.paused = False
 
 
 class Listening(Room):
@@ -299,7 +377,7 @@ class Listening(Room):
     def receive(self, peer: RoomPeer, frame: bytes) -> None:
         self.heard.append(frame)
         if frame == b"enough":
-            peer.socket.close(CLOSE_BAD_MESSAGE, "enough")
+            peer.socket.close(Close.BAD_MESSAGE.code, "enough")
 
 
 async def accept(_scope: Scope, receive: Receive, send: Send) -> None:

@@ -10,9 +10,9 @@ import httpx2
 import pytest
 import websockets
 
-from crdt import canvas
-from crdt.protocol import PermissionDenied
-from server.websocket import CLOSE_BAD_ROOM, CLOSE_FORBIDDEN, CLOSE_NO_TOKEN
+from crdt import canvas, protocol
+from crdt.close_codes import Close
+from crdt.protocol import PermissionDenied, TokenTaken
 from tests.server.test_websocket import Peer, put
 from tests.server.tokens import OTHER_SECRET, SECRET, bearer, token
 from tests.support.node import NodePeers
@@ -66,7 +66,7 @@ async def refusal(connection: websockets.ClientConnection) -> tuple[int | None, 
 async def test_without_a_good_token_nobody_sees_anything(guarded: ServerProcess, said: str, why: str) -> None:
     async with connect(guarded, "never-made", said) as connection:
         code, reason = await refusal(connection)
-    assert code == CLOSE_NO_TOKEN
+    assert code == Close.TOKEN_INVALID.code
     assert reason.startswith(f"{why}: ")
     assert (await read(guarded, "/api/workflows/never-made")).status_code == 404
 
@@ -74,13 +74,13 @@ async def test_without_a_good_token_nobody_sees_anything(guarded: ServerProcess,
 async def test_a_token_for_another_workflow_is_forbidden(guarded: ServerProcess, workflow_id: str) -> None:
     async with connect(guarded, "other", token("admin", [workflow_id])) as connection:
         code, reason = await refusal(connection)
-    assert (code, reason.partition(":")[0]) == (CLOSE_FORBIDDEN, "forbidden")
+    assert (code, reason.partition(":")[0]) == (Close.FORBIDDEN.code, "forbidden")
     assert (await read(guarded, "/api/workflows/other")).status_code == 404
 
 
 async def test_a_viewer_makes_no_workflow_by_looking(guarded: ServerProcess) -> None:
     async with connect(guarded, "not-there", token("viewer")) as connection:
-        assert (await refusal(connection))[0] == CLOSE_BAD_ROOM
+        assert (await refusal(connection))[0] == Close.NOT_FOUND.code
     assert (await read(guarded, "/api/workflows/not-there")).status_code == 404
 
 
@@ -108,7 +108,7 @@ async def test_a_token_is_taken_from_each_of_three_places(guarded: ServerProcess
 async def test_a_refused_browser_that_offered_subprotocols_reads_the_code_too(guarded: ServerProcess) -> None:
     async with connect(guarded, "r", subprotocols=["darkroom", "darkroom.token.x"]) as connection:
         assert connection.subprotocol == "darkroom"
-        assert (await refusal(connection))[0] == CLOSE_NO_TOKEN
+        assert (await refusal(connection))[0] == Close.TOKEN_INVALID.code
 
 
 async def test_a_viewer_sees_edits_and_makes_none(guarded: ServerProcess, workflow_id: str) -> None:
@@ -134,7 +134,7 @@ async def test_a_token_that_expires_ends_the_websocket(guarded: ServerProcess, w
     async with connect(guarded, workflow_id, token(exp=ends)) as connection:
         peer = Peer(connection)
         await peer.sync()
-        assert await peer.closed() == CLOSE_NO_TOKEN
+        assert await peer.closed() == Close.TOKEN_INVALID.code
         assert (connection.close_reason or "").startswith("expired: ")
         assert ends <= time.time() <= ends + 5
 
@@ -187,7 +187,105 @@ async def test_a_stock_client_reads_as_a_viewer_and_is_stopped_without_a_token(
     stranger = await node_peer(guarded.ws_url, workflow_id, params={"token": "x"}, connect=False)
     with pytest.raises(Exception, match="synced"):
         await stranger.connect(timeout_s=1.5)
-    assert await stranger.get("status", "closes") == [CLOSE_NO_TOKEN]
+    assert await stranger.get("status", "closes") == [Close.TOKEN_INVALID.code]
+
+
+async def offer(peer: Peer, said: str) -> TokenTaken | PermissionDenied:
+    """Send a new token in band; the answer."""
+    await peer.connection.send(protocol.token_message(said))
+    async with asyncio.timeout(10):
+        while True:
+            (message,) = protocol.parse(await peer.connection.recv(decode=False))
+            if isinstance(message, TokenTaken | PermissionDenied):
+                return message
+
+
+async def test_a_new_token_in_band_goes_on_where_the_old_one_ends(guarded: ServerProcess, workflow_id: str) -> None:
+    ends = time.time() + 1
+    async with connect(guarded, workflow_id, token(exp=ends)) as connection:
+        peer = Peer(connection)
+        await peer.sync()
+        assert await offer(peer, token(name="Ada")) == TokenTaken("editor")
+        async with connect(guarded, workflow_id, token(exp=ends)) as witness:
+            # The witness has the same end: once it is closed, so would the other be.
+            assert await Peer(witness).closed() == Close.TOKEN_EXPIRED.code
+        await peer.edit(put("later"))
+        async with connect(guarded, workflow_id, token()) as other:
+            reader = Peer(other)
+            await reader.sync()
+            await reader.has("later")
+
+
+async def test_a_new_token_changes_what_its_bearer_may_both_ways(guarded: ServerProcess, workflow_id: str) -> None:
+    async with connect(guarded, workflow_id, token()) as connection:
+        peer = Peer(connection)
+        await peer.sync()
+        assert await offer(peer, token("viewer")) == TokenTaken("viewer")
+        await peer.edit(put("refused"))
+        await peer.until(lambda message: isinstance(message, PermissionDenied))
+        assert await offer(peer, token("editor")) == TokenTaken("editor")
+        await peer.edit(put("taken"))
+        await peer.sync()
+    flow = (await read(guarded, f"/api/workflows/{workflow_id}")).json()
+    assert "taken" in [node["id"] for node in flow["nodes"]]
+
+
+@pytest.mark.parametrize(
+    ("said", "why"),
+    [
+        ("x", "token-invalid"),
+        (token(secret=OTHER_SECRET), "token-invalid"),
+        (token(exp=time.time() - 60), "token-expired"),
+        (token("admin", ["elsewhere"]), "token-forbidden"),
+    ],
+)
+async def test_a_bad_token_in_band_changes_nothing(
+    guarded: ServerProcess, workflow_id: str, said: str, why: str
+) -> None:
+    async with connect(guarded, workflow_id, token("viewer")) as connection:
+        peer = Peer(connection)
+        await peer.sync()
+        answer = await offer(peer, said)
+        assert isinstance(answer, PermissionDenied)
+        assert answer.reason.startswith(f"{why}: ")
+        await peer.edit(put("refused"))
+        await peer.until(lambda message: isinstance(message, PermissionDenied))
+
+
+@pytest.mark.parametrize("claim", ["jti", "sub"])
+async def test_a_token_that_is_called_back_ends_at_once(guarded: ServerProcess, workflow_id: str, claim: str) -> None:
+    async with httpx2.AsyncClient(base_url=guarded.url, headers=bearer(token("admin"))) as client:
+        wanted = {"role": "editor", "workflows": "*", "sub": f"eve-{claim}"}
+        made = (await client.post("/api/tokens", json=wanted)).json()
+        async with (
+            connect(guarded, workflow_id, made["token"]) as open_one,
+            connect(guarded, workflow_id, token()) as ada,
+        ):
+            eve, other = Peer(open_one), Peer(ada)
+            await eve.sync()
+            await other.sync()
+            body = {"jti": made["id"]} if claim == "jti" else {"sub": wanted["sub"]}
+            begun = time.monotonic()
+            told = await client.post("/api/tokens/revoke", json=body)
+            assert (told.status_code, told.json() | body) == (200, told.json())
+            assert await eve.closed() == Close.TOKEN_REVOKED.code
+            assert time.monotonic() - begun < 2
+            assert (open_one.close_reason or "").startswith("revoked: ")
+            await other.edit(put("mine"))
+            await other.sync()
+        refused = await client.get("/api/workflows", headers=bearer(made["token"]))
+        assert (refused.status_code, refused.json()["type"].rpartition("/")[2]) == (401, "token-revoked")
+        async with connect(guarded, workflow_id, made["token"]) as again:
+            code, reason = await refusal(again)
+            assert (code, reason.partition(":")[0]) == (Close.TOKEN_REVOKED.code, "revoked")
+        fresh = (await client.post("/api/tokens", json=wanted)).json()["token"]
+        assert (await client.get("/api/workflows", headers=bearer(fresh))).status_code == 200
+
+
+async def test_only_admins_of_everything_call_tokens_back(guarded: ServerProcess) -> None:
+    for said, status in [(token(), 403), (token("admin", ["w1"]), 403), (token("admin"), 422)]:
+        async with httpx2.AsyncClient(base_url=guarded.url, headers=bearer(said)) as client:
+            assert (await client.post("/api/tokens/revoke", json={"jti": "a", "sub": "b"})).status_code == status
 
 
 async def test_no_token_is_ever_logged(guarded: ServerProcess, workflow_id: str) -> None:

@@ -21,7 +21,7 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.util import await_only
 
-from crdt.sqlite_log import SqliteLog
+from crdt.sqlite_writer import SqliteWriter
 from jobs.storage import DiskStore
 from providers.base import (
     Accepted,
@@ -118,7 +118,7 @@ class HeldImages(DiskStore):
         return await super().put(key, data, content_type)
 
 
-class HeldLog(SqliteLog):
+class HeldWriter(SqliteWriter):
     """SQLite's own short way into the log, with a gate inside the transaction."""
 
     def _connected(self) -> sqlite3.Connection:
@@ -135,12 +135,12 @@ class HeldDocuments(CountedStore):
 
     def __init__(self, engine: AsyncEngine, process_id: str, metrics: Metrics) -> None:
         super().__init__(engine, process_id, metrics)
-        if self._log is not None:
-            self._log = HeldLog(str(engine.url.database))
+        if self._writer is not None:
+            self._writer = HeldWriter(str(engine.url.database))
         sa.event.listen(engine.sync_engine, "before_cursor_execute", _hold_statement)
 
     async def append(self, updates: Mapping[str, Sequence[bytes]]) -> dict[str, int]:
-        """Commit once the gate is open."""
+        """Commit once the gate is open, or fail while it is said to fail."""
         await hold("commit")
         if (DATA / "fail-commit").exists():
             raise OperationalError("append to the log", None, OSError("out of order for a test"))
@@ -148,10 +148,10 @@ class HeldDocuments(CountedStore):
         await hold("committed")
         return numbers
 
-    async def snapshot(self, room: str, state: bytes, seq: int, fence: int) -> bool:
+    async def snapshot(self, room: str, state: bytes, seq: int, fence: int, guard: bytes | None = None) -> bool:
         """Store once the gate is open."""
         await hold("snapshot")
-        stored = await super().snapshot(room, state, seq, fence)
+        stored = await super().snapshot(room, state, seq, fence, guard)
         await hold("snapshotted")
         return stored
 
