@@ -41,6 +41,7 @@ async def test_a_write_that_is_cancelled_at_any_statement_gives_its_lock_back(tm
         await store.ensure("r")
         fence = await store.take("r") or 0
         statements, writing = 0, asyncio.create_task(store.snapshot("r", b"\x00\x00", 0, fence))
+        await writing
 
         @sa.event.listens_for(engine.sync_engine, point)
         def cancel(*_: object) -> None:
