@@ -3,6 +3,7 @@
 CrdtError
 +-- ProtocolError       a frame that is not y-protocol
 +-- BadUpdate           bytes that are not a Yjs update, or that the document refuses
+|   +-- Poison          one that it could not take
 |   +-- DocumentFull    the document is as large as it may be
 +-- RoomUnavailable     the room cannot be served now; come back
 |   +-- TooManyRooms    this process has as many rooms open as it may
@@ -23,6 +24,17 @@ class ProtocolError(CrdtError):
 
 class BadUpdate(CrdtError):
     """Bytes that cannot be applied as a Yjs update (v1); the document is unchanged."""
+
+
+class Poison(BadUpdate):
+    """Applying an update failed."""
+
+    def __init__(self, update: bytes, *, panicked: bool, reason: str) -> None:
+        self.update = update
+        self.panicked = panicked
+        """Whether the document may be broken by it."""
+        self.reason = reason
+        super().__init__("not a Yjs update, or one this document refuses")
 
 
 class DocumentFull(BadUpdate):

@@ -20,7 +20,7 @@ from pycrdt import Doc, get_update, merge_updates
 from crdt import protocol
 from crdt.canvas import CanvasDoc
 from crdt.close_codes import Close
-from crdt.errors import BadUpdate, DocumentFull, ProtocolError
+from crdt.errors import BadUpdate, DocumentFull, Poison, ProtocolError
 from crdt.json import Json
 from crdt.lag import Lag
 from crdt.nesting import check_nesting
@@ -150,6 +150,8 @@ class Room:
         self.doc: CanvasDoc
         self.late: Late | None = None
         """Of a compacted document only."""
+        self.poisoned: Callable[[Room, Poison], None] | None = None
+        """Called with an update that could not be applied."""
         self.askers: dict[str, Mapping[str, str]] = {}
         """Who put the request into a node that holds one, as far as somebody vouches for them; the keeper clears it."""
         self.weight = Weight(sum(map(len, state)), max_bytes)
@@ -346,8 +348,10 @@ class Room:
         except (KeyboardInterrupt, SystemExit):
             raise
         except BaseException as error:
-            # A panic inside yrs arrives as a BaseException that is no Exception.
-            raise BadUpdate("not a Yjs update, or one this document refuses") from error
+            poison = _poison(update, error)
+            if self.poisoned is not None:
+                self.poisoned(self, poison)
+            raise poison from error
         if not changed:
             return False
         self._waiting.note(update)
@@ -469,7 +473,7 @@ class Room:
     def _set_doc(self, state: list[bytes], client_id: int) -> None:
         doc: CanvasDoc = Doc(client_id=client_id)
         for update in state:
-            doc.apply_update(update)
+            load_into(doc, update)
         self._use_doc(doc, state)
 
     def _use_doc(self, doc: CanvasDoc, applied: list[bytes]) -> None:
@@ -641,3 +645,23 @@ class Room:
 
 def _receipt_frame(receipt: Receipt) -> bytes:
     return binary_frame(protocol.durable_message(receipt.durable))
+
+
+def load_into(doc: CanvasDoc, update: bytes) -> None:
+    """Apply a stored update (v1).
+
+    Raises:
+        Poison: The document does not take it, or broke.
+
+    """
+    try:
+        doc.apply_update(update)
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:
+        raise _poison(update, error) from error
+
+
+def _poison(update: bytes, error: BaseException) -> Poison:
+    # A panic inside yrs arrives as a BaseException that is no Exception.
+    return Poison(update, panicked=not isinstance(error, Exception), reason=f"{type(error).__name__}: {error}"[:300])

@@ -8,7 +8,7 @@ import re
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Protocol
 
@@ -17,7 +17,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from crdt import canvas
 from crdt.bus import Bus, Frame, Kind
 from crdt.close_codes import Close
-from crdt.errors import BadUpdate, InvalidRoomId, RoomUnavailable, TooManyRooms
+from crdt.errors import BadUpdate, InvalidRoomId, Poison, RoomUnavailable, TooManyRooms
 from crdt.growth import Growth, GrowthLimits
 from crdt.guard import Guard
 from crdt.journal import Journal
@@ -25,6 +25,7 @@ from crdt.json import Json
 from crdt.lag import Lag
 from crdt.late import Late, left_behind, replayed
 from crdt.memory import give_back
+from crdt.quarantine import Quarantine, Why
 from crdt.receipts import Receipt
 from crdt.room import KEEPER_BASE, Origin, Room
 from crdt.rows import EdgeRow, Loaded, Mirror, NodeRow
@@ -140,6 +141,7 @@ class Rooms:
         self.journal = Journal(store, self._committed)
         self.growth = Growth(store, self.journal, self.limits.growth, opened=self.opened, guarded=self._guarded)
         self.lag = Lag()
+        self._quarantine = Quarantine(store.engine, self._spawn)
         self._store = store
         self._bus = bus
         self._process_id = process_id
@@ -283,7 +285,7 @@ class Rooms:
             # Joined before the read: what is committed after it arrives as a frame, so nothing is missed.
             await self._bus.join(room_id)
             loaded = await self._store.load(room_id) or Loaded(0, None, (), 0)
-            room = self._make(room_id, loaded, fence)
+            room = await self._make(room_id, loaded, fence)
             entry = self._entries[room_id]
             entry.complete = room.is_keeper and loaded.mirror_seq < loaded.seq
             entry.room = room
@@ -302,7 +304,23 @@ class Rooms:
         self.left(room_id)
         return room
 
-    def _make(self, room_id: str, loaded: Loaded, fence: int | None) -> Room:
+    async def _make(self, room_id: str, loaded: Loaded, fence: int | None) -> Room:
+        while True:
+            try:
+                return self._made(room_id, loaded, fence)
+            except Poison as poison:
+                if poison.update == loaded.snapshot:
+                    facts = {"action": "document_unreadable", "room": room_id, "reason": poison.reason}
+                    logger.critical("a stored document cannot be read", extra=facts)
+                    raise RoomUnavailable(
+                        room_id, "its stored document cannot be read, see: darkroom doctor"
+                    ) from poison
+                # Kept before the room is served: the next snapshot trims the log.
+                await self._quarantine.keep(room_id, poison.update, Why.STORED, poison.reason)
+                self._quarantine.log(room_id, poison.update, Why.STORED, poison.reason)
+                loaded = replace(loaded, updates=tuple(one for one in loaded.updates if one != poison.update))
+
+    def _made(self, room_id: str, loaded: Loaded, fence: int | None) -> Room:
         updates = [*([loaded.snapshot] if loaded.snapshot is not None else []), *loaded.updates]
         client_id = KEEPER_BASE + fence if fence is not None else secrets.randbits(32)
         room = Room(
@@ -316,6 +334,7 @@ class Rooms:
         )
         room.fence = fence
         room.cursor = loaded.seq
+        room.poisoned = self._poisoned
         if loaded.guard is not None:
             stored = Guard.decode(loaded.guard)
             guard, plan = replayed(stored, loaded.updates)
@@ -324,6 +343,22 @@ class Rooms:
             if room.is_keeper:
                 room.late.carry_out(plan)
         return room
+
+    def _poisoned(self, room: Room, poison: Poison) -> None:
+        self._quarantine.note(room.id, poison.update, Why.PANIC if poison.panicked else Why.REFUSED, poison.reason)
+        entry = self._entries.get(room.id)
+        if not poison.panicked or entry is None or entry.room is not room:
+            return
+        # What is in SQL was applied before and is good: everybody comes back to a document that is loaded from there.
+        room.close(*Close.TRY_AGAIN.because("the canvas is put in order"))
+        entry.cancel_timers()
+        del self._entries[room.id]
+        self._evictions[room.id] = self._spawn(self._reload(room))
+
+    async def _reload(self, room: Room) -> None:
+        room.dispose()
+        await self.journal.flushed(room.id)
+        await self._let_go(room)
 
     def _guarded(self, room: Room, guard: Guard) -> Late:
         def truth(node_id: str) -> Mapping[str, Json] | None:

@@ -45,6 +45,11 @@ class SqlStore:
         self._writer = SqliteWriter(str(engine.url.database)) if self._sqlite else None
         self.growth = GrowthStore(engine, process_id)
 
+    @property
+    def engine(self) -> AsyncEngine:
+        """Where everything is."""
+        return self._engine
+
     async def ensure(self, room: str) -> None:
         """Commit the rows of a workflow and its document unless they are there."""
         async with self._engine.begin() as connection:

@@ -127,6 +127,18 @@ document_updates = sa.Table(
     sa.Column("at", UtcDateTime, nullable=False),
 )
 
+# Updates that a document could not take, a few of each room.
+quarantined_updates = sa.Table(
+    "quarantined_updates",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("room", sa.String(128), nullable=False, index=True),
+    sa.Column("at", UtcDateTime, nullable=False),
+    sa.Column("why", sa.String(16), nullable=False),
+    sa.Column("reason", sa.String(500), nullable=False),
+    sa.Column("update", sa.LargeBinary, nullable=False),
+)
+
 processes = sa.Table(
     "processes",
     metadata,

@@ -104,7 +104,6 @@ class Process:
         if self.store._writer is not None:
             await asyncio.to_thread(self.store._writer._thread.shutdown)
 
-
     async def expire(self, engine: AsyncEngine) -> None:
         """Let the time pass after which its rooms are free for others."""
         async with engine.begin() as connection:
