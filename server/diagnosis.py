@@ -61,6 +61,8 @@ class RoomFacts:
     nodes: int | None = None
     broken: str | None = None
     """Why it does not load."""
+    set_aside: int = 0
+    """Updates that it could not take, kept in `quarantined_updates`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +173,16 @@ def _room(facts: RoomFacts, limit_bytes: int) -> Iterator[Finding]:
     if facts.mirror_seq < facts.seq and unkept:
         text = f"workflow_nodes is {facts.seq - facts.mirror_seq:,} rows behind: open the canvas"
         yield told(Level.WARNING, "mirror", text)
+    yield from _content(facts, limit_bytes)
+
+
+def _content(facts: RoomFacts, limit_bytes: int) -> Iterator[Finding]:
+    def told(level: Level, about: str, text: str) -> Finding:
+        return Finding(level, about, text, facts.room)
+
+    if facts.set_aside:
+        text = f"{facts.set_aside} updates could not be applied: report them, they are in quarantined_updates"
+        yield told(Level.WARNING, "quarantine", text)
     if facts.clients is not None and facts.clients > MANY_CLIENTS:
         yield told(Level.WARNING, "clients", f"{facts.clients:,} client ids: copy the canvas into a new one")
     size = facts.document_bytes or 0

@@ -19,7 +19,7 @@ from crdt.database import create_engine, read_only
 from crdt.errors import BadUpdate
 from crdt.rows import Loaded
 from crdt.store import LEASE_S, SqlStore, pack
-from crdt.tables import document_updates, documents, processes
+from crdt.tables import document_updates, documents, processes, quarantined_updates
 from crdt.update import decode, decode_vector
 from jobs.tables import runs
 from server.diagnosis import STUCK_RUN_S, Report, RoomFacts, SiteFacts, diagnose
@@ -120,7 +120,10 @@ async def _read_rooms(engine: AsyncEngine, workflow_id: str | None, dump: Path |
     )
     size = sa.func.coalesce(sa.func.length(documents.c.snapshot), 0)
     columns = [column for column in documents.c if column.name != "snapshot"]
-    query = sa.select(*columns, size.label("snapshot_bytes"), log.c.rows, log.c.bytes, log.c.oldest)
+    aside = sa.select(sa.func.count()).where(quarantined_updates.c.room == documents.c.id).scalar_subquery()
+    query = sa.select(
+        *columns, size.label("snapshot_bytes"), log.c.rows, log.c.bytes, log.c.oldest, aside.label("set_aside")
+    )
     query = query.outerjoin(log, log.c.room == documents.c.id)
     if workflow_id is not None:
         query = query.where(documents.c.id == workflow_id)
@@ -153,6 +156,7 @@ def _facts(row: Mapping[Any, Any], living: frozenset[str], now: dt.datetime) -> 
         mirror_seq=row["mirror_seq"],
         keeper=row["keeper"],
         keeper_lives=row["keeper"] in living,
+        set_aside=row["set_aside"],
     )
 
 

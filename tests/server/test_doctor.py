@@ -56,6 +56,7 @@ def test_of_what_is_sound_nothing_is_found() -> None:
     ("changes", "finding"),
     [
         ({"broken": "BadUpdate"}, ("error", "document")),
+        ({"set_aside": 2}, ("warning", "quarantine")),
         ({"log_rows": 5}, ("error", "log")),
         ({"log_rows": 0}, ("error", "log")),
         ({"keeper_lives": False}, ("warning", "keeper")),
