@@ -70,7 +70,7 @@ def _on_begin(connection: sa.Connection) -> None:
 
 
 def _on_invalidate(connection: Any, _record: Any, _error: BaseException | None) -> None:
-    # A statement of a task that was cancelled may still be open, and SQLite really closes a connection only when its last
-    # statement is gone: until the garbage collector came by, the write lock stayed with nobody.
+    # A statement of a task that was cancelled may still be open, and SQLite really closes a connection only when its
+    # last statement is gone: until the garbage collector came by, the write lock stayed with nobody.
     with contextlib.suppress(sqlite3.Error, SQLAlchemyError, ValueError):
         connection.rollback()

@@ -16,8 +16,10 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from crdt import canvas
 from crdt.bus import Bus, Frame, Kind
+from crdt.child import ChildFailed
 from crdt.close_codes import Close
 from crdt.errors import BadUpdate, InvalidRoomId, Poison, RoomUnavailable, TooManyRooms
+from crdt.folding import FOLD_BYTES, fold_apart
 from crdt.growth import Growth, GrowthLimits
 from crdt.guard import Guard
 from crdt.journal import Journal
@@ -54,6 +56,8 @@ class RoomLimits:
     """Between two mirrors of one room: while people drag, its rows follow this often."""
     snapshot_rows: int = 500
     """Log rows after which the whole state is stored and the log trimmed."""
+    fold_bytes: int = FOLD_BYTES
+    """From this size on snapshots are made in a process of their own."""
     tick_s: float = 5.0
     gap_s: float = 0.05
     """How long a gap in the numbers may stay open before SQL is asked."""
@@ -506,14 +510,32 @@ class Rooms:
         if room is None or room.fence is None or self.growth.compacts(room.id):
             return
         async with entry.writing:
+            fence = room.fence
+            if room.late is None and room.weight.bytes > self.limits.fold_bytes:
+                await self._fold(room, fence)
+                return
             # The state holds at least every row up to the cursor; what it holds beyond is in the log, or comes there.
-            state, seq, fence = room.state(), room.cursor, room.fence
+            state, seq = room.state(), room.cursor
             late = room.late if room.late is not None and room.late.guard is not room.late.stored else None
             guard = late.guard if late is not None else None
             encoded = await asyncio.to_thread(guard.encode) if guard is not None else None
             stored = await self._store.snapshot(room.id, state, seq, fence, encoded)
             if stored and late is not None and guard is not None:
                 late.stored = guard
+
+    async def _fold(self, room: Room, fence: int) -> None:
+        """A snapshot of a large document, made of what SQL has: encoding it here would keep everybody waiting."""
+        loaded = await self._store.load(room.id)
+        if loaded is None or not loaded.updates:
+            return
+        updates = loaded.updates if loaded.snapshot is None else (loaded.snapshot, *loaded.updates)
+        try:
+            state = await fold_apart(updates)
+        except ChildFailed as error:
+            facts = {"action": "snapshot_failed", "room": room.id, "reason": str(error)}
+            logger.warning("no snapshot was made, the log goes on", extra=facts)
+            return
+        await self._store.snapshot(room.id, state, loaded.seq, fence)
 
     # The mirror
 

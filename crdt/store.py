@@ -212,7 +212,7 @@ class SqlStore:
             if row is None or row.fence != fence or row.keeper != self._process_id:
                 return False
             write_mirror(connection, room, mirror, _now())
-            # With edits still on their way, a crash may take back what the rows show: the next to open writes them anew.
+            # With edits still on their way, a crash may take back what the rows show: whoever opens next writes them.
             follows = mirror.seq if mirror.seq is not None else NOWHERE
             mine = documents.c.id == room
             connection.execute(sa.update(documents).where(mine).values(mirror_seq=follows))

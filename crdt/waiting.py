@@ -20,7 +20,7 @@ _UNPROVEN, _UNPROVEN_BYTES = 128, 64 * 1024
 
 
 class Waiting:
-    """The parts of updates that wait, found out late and many at once: asking for each edit costs as much as applying it.
+    """The parts of updates that wait, found out many at once: asking for each edit costs as much as applying it.
 
     Args:
         vector: Gives the document's state vector (v1).

@@ -3,6 +3,7 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
+from crdt.child import ChildFailed
 from crdt.compactor import CompactionFailed
 from crdt.errors import BadUpdate, CrdtError, ProtocolError
 from jobs.errors import BadImage, IllegalTransition, IntentRefused, JobsError, QueueAway, RunBusy, WriteRefused
@@ -14,6 +15,7 @@ from tests.server.api import Api, fields
 INSIDE = (
     ProtocolError,
     BadUpdate,
+    ChildFailed,
     CompactionFailed,
     IllegalTransition,
     IntentRefused,
