@@ -2,13 +2,15 @@
 
 import sys
 from collections.abc import Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from pycrdt import Doc, merge_updates
 
-from crdt.canvas import CanvasDoc
 from crdt.child import answer_of, serve
 from crdt.waiting import Waiting
+
+if TYPE_CHECKING:
+    from crdt.canvas import CanvasDoc
 
 FOLD_BYTES: Final = 8 * 1024 * 1024
 """From this size on a snapshot is made apart: to encode a document takes some 2 ms for each megabyte."""
