@@ -12,6 +12,11 @@ from server.reception import HEAD_BYTES, Reception
 
 class Hasty(Reception):
     head_s = 0.3
+    arrived: asyncio.Event
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        self.arrived.set()
 
 
 async def hello(_scope: Scope, _receive: Receive, send: Send) -> None:
@@ -20,13 +25,21 @@ async def hello(_scope: Scope, _receive: Receive, send: Send) -> None:
 
 
 @asynccontextmanager
-async def visiting() -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
-    """A connection to a server that waits only a moment for headers."""
+async def visiting(
+    arrived: asyncio.Event | None = None,
+) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    """A connection to a server that waits only a moment for headers; `arrived` is set when it has read."""
     config = uvicorn.Config(hello, lifespan="off", log_config=None)
     config.load()
     state = ServerState()
     loop = asyncio.get_running_loop()
-    server = await loop.create_server(lambda: Hasty(config, state, {}), "127.0.0.1", 0)
+
+    def make() -> Hasty:
+        protocol = Hasty(config, state, {})
+        protocol.arrived = arrived or asyncio.Event()
+        return protocol
+
+    server = await loop.create_server(make, "127.0.0.1", 0)
     host, port = server.sockets[0].getsockname()
     reader, writer = await asyncio.open_connection(host, port)
     try:
@@ -67,9 +80,13 @@ async def test_headers_without_end_are_refused() -> None:
 
 
 async def test_requests_one_after_the_other_are_answered_and_each_has_its_own_time() -> None:
-    async with visiting() as (reader, writer):
+    arrived = asyncio.Event()
+    async with asyncio.timeout(10), visiting(arrived) as (reader, writer):
         for _ in range(3):
-            writer.write(b"GET / HTTP/1.1\r\nHost: h\r\nX: " + b"y" * (HEAD_BYTES // 2) + b"\r\n\r\n")
+            arrived.clear()
+            writer.write(b"GET / HTTP/1.1\r\nHost: h\r\nX: " + b"y" * (HEAD_BYTES // 2))
+            await arrived.wait()
+            writer.write(b"\r\n\r\n")
             assert (await reader.readuntil(b"\r\n\r\nhi")).startswith(b"HTTP/1.1 200 ")
         writer.write(b"GET / HT")
         assert await answered(reader) == b""
