@@ -28,6 +28,7 @@ from server.doctor import examine
 from server.drain import drain
 from server.errors import StartupError
 from server.logs import set_up_logging
+from server.reception import Reception
 from server.routes.page import find_page
 from server.settings import Settings, read_settings
 from server.stack import deepen_stack
@@ -172,6 +173,7 @@ class _Process:
         self._config = uvicorn.Config(
             app,
             lifespan="off",
+            http=Reception,
             ws=RoomProtocol,
             ws_max_size=settings.max_message_bytes,
             ws_ping_interval=20,

@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 
-from tests.bench import realtime, runs
+from tests.bench import flood, realtime, runs
 from tests.bench.target import Figures, Target
 
 with contextlib.suppress(ImportError):
@@ -47,6 +47,7 @@ SCENARIOS = {
     "join-1k": Scenario(partial(realtime.joins, nodes=1_000), "opening a canvas of 1,000 nodes"),
     "join-10k": Scenario(partial(realtime.joins, nodes=10_000), "opening a canvas of 10,000 nodes"),
     "slow": Scenario(realtime.slow_reader, "2 MB/s in a room where one person stops reading for 8 s"),
+    "flood": Scenario(flood.flood, "one client sends 5,000 edits a second"),
     "rooms": Scenario(realtime.many_rooms, "200 rooms of two people"),
     "clicks": Scenario(
         runs.clicks, "click to state, seen by somebody else", env={"DARKROOM_DEMO_DELAY_S": str(runs.DEMO_DELAY_S)}

@@ -43,7 +43,8 @@ MAX_MESSAGE_BYTES = 1024 * 1024
 class Site:
     """A served set of rooms."""
 
-    def __init__(self, port: int, rooms: Rooms, metrics: Metrics) -> None:
+    def __init__(self, port: int, rooms: Rooms, metrics: Metrics, app: Starlette) -> None:
+        self.app = app
         self.port = port
         self.rooms = rooms
         self.metrics = metrics
@@ -165,7 +166,7 @@ async def serving(
     server = uvicorn.Server(config)
     serving = asyncio.create_task(server.serve([listener]))
     try:
-        yield Site(listener.getsockname()[1], rooms, metrics)
+        yield Site(listener.getsockname()[1], rooms, metrics, app)
     finally:
         server.should_exit = True
         await serving

@@ -15,12 +15,14 @@ from crdt.room import Peer as RoomPeer
 from crdt.rooms import RoomLimits
 from crdt.rows import Loaded
 from crdt.store import SqlStore
+from server.access import Access
 from server.crowd import Bounds
 from server.limits import Allowance, Meter, Rate, Share
 from server.proxies import Proxies
 from server.websocket import STRANGER_BYTES
 from tests.crdt.builders import awareness, database, running_rooms
 from tests.server.test_websocket import Listening, Peer, Site, client_bytes, connected, other_side, put, serving
+from tests.server.tokens import SECRET, bearer, token
 
 Serve = Callable[..., Awaitable[Site]]
 
@@ -164,6 +166,17 @@ async def test_a_database_that_is_away_is_no_reason_to_stay_away(serve: Serve) -
     store.away = False
     async with site.connect() as again:
         await again.sync()
+
+
+async def test_nor_is_it_for_a_viewer_whose_workflow_cannot_be_looked_up(serve: Serve) -> None:
+    async def require(_workflow_id: str) -> None:
+        raise OperationalError("look up", None, OSError("connection refused"))
+
+    site = await serve()
+    site.app.state.access = Access(SECRET)
+    site.app.state.services.require = require
+    async with site.connect(additional_headers=bearer(token("viewer"))) as viewer:
+        assert await refused(viewer) == "try-again"
 
 
 async def test_who_answers_no_ping_is_gone_and_so_is_their_cursor(serve: Serve) -> None:
