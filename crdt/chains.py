@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
+from crdt.errors import BadUpdate
 from crdt.update import ANY, BINARY, DELETED, GC, HAS_KEY, JSON, SKIP, TYPE, Id, StateVector, Struct, Update
 
 ChainKey: TypeAlias = tuple[Id, str]
@@ -55,9 +56,11 @@ class ItemIndex:
     def __init__(self) -> None:
         self._structs: dict[int, list[Struct]] = {}
         self._clocks: dict[int, list[int]] = {}
+        self._count = 0
 
     def add(self, client: int, struct: Struct) -> None:
         """Take an item in."""
+        self._count += 1
         self._structs.setdefault(client, []).append(struct)
         self._clocks.setdefault(client, []).append(struct.clock)
 
@@ -70,12 +73,19 @@ class ItemIndex:
         return struct if at >= 0 and one[1] < struct.end else None
 
     def resolve(self, struct: Struct) -> Struct:
-        """Follow origins to an item that names its parent, or to the last one known; those passed inherit from it."""
+        """Follow origins to an item that names its parent, or to the last one known; those passed inherit from it.
+
+        Raises:
+            BadUpdate: Items name each other as origin, which no client ever writes.
+
+        """
         passed = []
         last = struct
         while last.parent is None and (before := self.find(last.origin or last.right)) is not None:
             passed.append(last)
             last = before
+            if len(passed) > self._count:
+                raise BadUpdate("items name each other as origin")
         if last.parent is not None:
             for item in passed:
                 item.parent, item.key = last.parent, last.key

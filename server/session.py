@@ -101,6 +101,8 @@ class Session:
         self._peer.person = caller.person()
         self._guest.visit.belongs_to(person_of(caller, self._guest.address))
         self._tell(protocol.token_taken_message(caller.role.value))
+        if self._peer.receipt is not None:
+            self._tell(protocol.permission_message(may_edit=not self._peer.read_only))
         self.check()
 
     def check(self) -> None:

@@ -12,7 +12,7 @@ import websockets
 
 from crdt import canvas, protocol
 from crdt.close_codes import Close
-from crdt.protocol import PermissionDenied, TokenTaken
+from crdt.protocol import Permission, PermissionDenied, TokenTaken
 from tests.server.test_websocket import Peer, put
 from tests.server.tokens import OTHER_SECRET, SECRET, bearer, token
 from tests.support.node import NodePeers
@@ -214,6 +214,16 @@ async def test_a_new_token_in_band_goes_on_where_the_old_one_ends(guarded: Serve
             reader = Peer(other)
             await reader.sync()
             await reader.has("later")
+
+
+async def test_a_client_that_asked_is_told_when_a_new_token_changes_what_it_may(
+    guarded: ServerProcess, workflow_id: str
+) -> None:
+    async with connect(guarded, f"{workflow_id}?ack=1", token()) as connection:
+        peer = Peer(connection)
+        await peer.until(lambda message: message == Permission(may_edit=True))
+        await connection.send(protocol.token_message(token("viewer")))
+        await peer.until(lambda message: message == Permission(may_edit=False))
 
 
 async def test_a_new_token_changes_what_its_bearer_may_both_ways(guarded: ServerProcess, workflow_id: str) -> None:
