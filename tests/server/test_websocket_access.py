@@ -219,7 +219,7 @@ async def test_a_new_token_in_band_goes_on_where_the_old_one_ends(guarded: Serve
 async def test_a_client_that_asked_is_told_when_a_new_token_changes_what_it_may(
     guarded: ServerProcess, workflow_id: str
 ) -> None:
-    async with connect(guarded, f"{workflow_id}?ack=1", token()) as connection:
+    async with connect(guarded, workflow_id, f"{token()}&ack=1") as connection:
         peer = Peer(connection)
         await peer.until(lambda message: message == Permission(may_edit=True))
         await connection.send(protocol.token_message(token("viewer")))
