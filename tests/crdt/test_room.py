@@ -485,3 +485,40 @@ async def test_a_room_that_is_closed_tells_what_waited_first() -> None:
     room.close(1012, "restart")
     watcher.pull()
     assert watcher.flow() == author.flow()
+
+
+async def test_in_a_crowd_a_question_is_answered_behind_the_edits_that_came_before_it() -> None:
+    room = Recorder().room()
+    author, watcher, *_ = [Client(room) for _ in range(CROWD + 2)]
+    for node_id in ("first", "second", "third"):
+        drawing(author, node_id)
+        await asyncio.sleep(0)
+    room.receive(watcher.peer, protocol.step1_message(protocol.EMPTY_STATE_VECTOR))
+    watcher.pull()
+    assert watcher.flow() == author.flow()
+
+
+async def test_edits_of_a_crowd_are_stored_though_their_author_leaves_at_once() -> None:
+    recorder = Recorder()
+    room = recorder.room()
+    author, *_ = [Client(room) for _ in range(CROWD + 2)]
+    for node_id in ("first", "second", "third"):
+        drawing(author, node_id)
+        await asyncio.sleep(0)
+    assert len(recorder.stored) < 3
+    room.leave(author.peer)
+    assert len(recorder.stored) == 3
+
+
+async def test_a_bad_edit_in_a_crowd_closes_its_sender_and_nobody_else() -> None:
+    room = Recorder().room()
+    author, watcher, *_ = [Client(room) for _ in range(CROWD + 2)]
+    drawing(author, "first")
+    await asyncio.sleep(0)
+    room.receive(watcher.peer, protocol.update_message(b"\x01\x02\x03"))
+    drawing(author, "second")
+    room.flush()
+    assert watcher.socket.closed is not None
+    assert watcher.socket.closed[0] == Close.BAD_MESSAGE.code
+    assert author.socket.closed is None
+    assert canvas.node_ids(room.doc) == ["first", "second"]
