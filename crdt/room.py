@@ -54,8 +54,6 @@ AWARENESS_TICK_S = 0.02
 PAUSE_PER_PEER_S, LONGEST_PAUSE_S = 1.6e-4, 0.016
 """In a crowd, how long after a write the next one waits: writing to a peer takes some 2 us, so this keeps one room's
 writes near 1 % of a core, and no wait is longer than a frame of a screen. An edit after a quiet time never waits."""
-MAX_INBOX = 256
-"""Edits that may wait for the end of a pause to be applied."""
 BEHIND_LIMIT_S = 10.0
 READ_ONLY = "read-only: this token may look, not edit"
 PRESENCE_REFUSED = "presence: not shown; a state is a JSON object of at most 32 KiB, of a client id that is yours"
@@ -163,7 +161,6 @@ class Room:
         self._turn_began = 0.0
         self._loop = asyncio.get_running_loop()
         self._turn: list[bytes] = []
-        self._inbox: list[tuple[Peer, bytes, bytes]] = []
         self._scheduled = False
         self._flushing = False
         self._flush_timer: asyncio.TimerHandle | None = None
@@ -212,7 +209,6 @@ class Room:
 
     def leave(self, peer: Peer) -> None:
         """Let a client go; its cursors vanish for the others."""
-        self._take_in()
         self.peers.discard(peer)
         self.hush(peer)
         if peer.behind_timer is not None:
@@ -238,37 +234,17 @@ class Room:
         """
         if self.late is not None and self.late.holds(peer, frame):
             return
-        edit = protocol.sole_edit(frame)
-        if edit is None:
-            self._receive_any(peer, frame)
-        elif len(self._live) > CROWD and self.late is None and self._pause_ends() > self._loop.time():
-            # Nobody is told before the pause ends, and edits applied one after the other cost less than one by one.
-            self._inbox.append((peer, edit, frame))
-            self._schedule()
-            if len(self._inbox) >= MAX_INBOX:
-                self._take_in()
-        else:
-            self._take_edit(peer, edit, frame)
-
-    def _receive_any(self, peer: Peer, frame: bytes) -> None:
-        self._take_in()
         try:
+            edit = protocol.sole_edit(frame)
+            if edit is not None:
+                self._take(peer, edit, frame)
+                return
             for message in protocol.parse(frame):
                 self._receive(peer, message)
+        except DocumentFull as error:
+            peer.socket.close(*Close.DOCUMENT_FULL.because(str(error)))
         except (ProtocolError, BadUpdate) as error:
-            _send_away(peer, error)
-
-    def _take_in(self) -> None:
-        """Apply the edits that came during a pause."""
-        inbox, self._inbox = self._inbox, []
-        for peer, edit, frame in inbox:
-            self._take_edit(peer, edit, frame)
-
-    def _take_edit(self, peer: Peer, edit: bytes, frame: bytes) -> None:
-        try:
-            self._take(peer, edit, frame)
-        except BadUpdate as error:
-            _send_away(peer, error)
+            peer.socket.close(*Close.BAD_MESSAGE.because(str(error)))
 
     def _receive(self, peer: Peer, message: protocol.Message) -> None:
         match message:
@@ -536,15 +512,13 @@ class Room:
             return
         self._scheduled = True
         self._turn_began = self._loop.time()
-        if len(self._live) > CROWD:
-            due = self._pause_ends()
-            if due > self._turn_began:
+        crowd = len(self._live)
+        if crowd > CROWD:
+            due = self._sent_at + min(crowd * PAUSE_PER_PEER_S, LONGEST_PAUSE_S)
+            if due > self._loop.time():
                 self._flush_timer = self._loop.call_at(due, self.flush)
                 return
         self._loop.call_soon(self.flush)
-
-    def _pause_ends(self) -> float:
-        return self._sent_at + min(len(self._live) * PAUSE_PER_PEER_S, LONGEST_PAUSE_S)
 
     def _schedule_awareness(self) -> None:
         """Edits never wait; cursors alone wait a tick in a crowded room, which costs a third of the work."""
@@ -565,8 +539,6 @@ class Room:
 
     def flush(self) -> None:
         """Write what this turn brought to every peer that keeps up."""
-        if self._inbox:
-            self._take_in()
         self._scheduled = False
         if self._flush_timer is not None:
             self._flush_timer.cancel()
@@ -669,11 +641,6 @@ class Room:
             if timer is not None:
                 timer.cancel()
         self._awareness_timer = self._flush_timer = None
-
-
-def _send_away(peer: Peer, error: Exception) -> None:
-    close = Close.DOCUMENT_FULL if isinstance(error, DocumentFull) else Close.BAD_MESSAGE
-    peer.socket.close(*close.because(str(error)))
 
 
 def _receipt_frame(receipt: Receipt) -> bytes:
