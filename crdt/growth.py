@@ -54,6 +54,8 @@ class GrowthLimits:
     keep_frontiers: dt.timedelta = 3 * _DAY
     """Beyond the window."""
     child_s: float = TIME_LIMIT_S
+    settle_s: float = 30.0
+    """How long a compaction waits for late clients to be healed."""
     backoff: dt.timedelta = dt.timedelta(minutes=10)
     """After a compaction that failed; doubled each time, up to a day."""
 
@@ -227,8 +229,11 @@ class Growth:
         facts = {"room": room.id, "bytes": ledger.stored_bytes, "reason": why.value}
         began = time.monotonic()
         try:
+            if room.late is not None:
+                async with asyncio.timeout(self._limits.settle_s):
+                    await room.late.settled()
             size = await self._try(room, ledger.frontier or b"\x00", now)
-        except CompactionFailed as error:
+        except (CompactionFailed, TimeoutError) as error:
             known.failures += 1
             backoff = min(self._limits.backoff * 2 ** min(known.failures - 1, 10), _LONGEST_BACKOFF)
             known.not_before = now + backoff

@@ -102,11 +102,13 @@ class Peer:
 
 
 @dataclass(frozen=True, slots=True)
-class Recorded:
-    """What the document made of an update."""
+class Untold:
+    """An update that was applied and of which nobody was told."""
 
+    message: bytes | None
+    """To be told; None when nothing changed."""
     emitted: bytes
-    """Yjs update (v1)."""
+    """What the document made of it, a Yjs update (v1)."""
     removed: Mapping[tuple[str, ...], Any]
     """Values that were taken away, by the way to their key."""
 
@@ -317,31 +319,51 @@ class Room:
             self.late.carry_out(plan)
         return changed
 
-    def apply_recorded(self, update: bytes, author: Mapping[str, str] | None, *, raw: bool) -> Recorded:
-        """As `apply`, for `crdt.late`.
+    def apply_untold(
+        self, update: bytes, author: Mapping[str, str] | None, *, raw: bool, origin: Origin = Origin.PEER
+    ) -> Untold:
+        """As `apply`, for `crdt.late`: stored, and nobody is told yet.
 
         Args:
             update: Yjs update (v1).
             author: See `Peer.person`.
-            raw: Whether the bytes go on and are stored, and not what the document made of them.
+            raw: Whether the bytes are to go on and are stored, and not what the document made of them.
+            origin: Where it comes from.
+
+        Raises:
+            BadUpdate: It cannot be applied; the document is unchanged.
 
         """
         watch = self._watch
         if watch is None:
-            return Recorded(protocol.EMPTY_UPDATE, {})
+            return Untold(None, protocol.EMPTY_UPDATE, {})
         watch.record()
         with watch.removals() as removed:
             try:
-                self._apply(update, Origin.PEER, protocol.update_message(update) if raw else None, author)
+                changed = self._merge(watch, update, origin, author)
             finally:
                 emitted = watch.take_emitted()
-        return Recorded(emitted or protocol.EMPTY_UPDATE, removed)
+        if not changed:
+            return Untold(None, protocol.EMPTY_UPDATE, {})
+        goes_on = update if raw or emitted is None else emitted
+        self._stored(self, goes_on)
+        self._report(watch, server=False)
+        return Untold(protocol.update_message(goes_on), emitted or protocol.EMPTY_UPDATE, removed)
 
-    def _apply(self, update: bytes, origin: Origin, message: bytes | None, author: Mapping[str, str] | None) -> bool:
+    def _apply(self, update: bytes, origin: Origin, message: bytes, author: Mapping[str, str] | None) -> bool:
         watch = self._watch
-        if watch is None:
+        if watch is None or not self._merge(watch, update, origin, author):
             return False
-        if origin is Origin.PEER and not self.weight.takes(update, self._loop.time(), self._weigh):
+        self.tell(message)
+        if origin is Origin.PEER:
+            self._stored(self, update)
+        self._report(watch, server=False)
+        return True
+
+    def _merge(self, watch: Watch, update: bytes, origin: Origin, author: Mapping[str, str] | None) -> bool:
+        if origin is not Origin.PEER:
+            self.weight.add(len(update))
+        elif not self.weight.takes(update, self._loop.time(), self._weigh):
             raise DocumentFull
         try:
             changed = watch.apply(update, author)
@@ -352,17 +374,9 @@ class Room:
             if self.poisoned is not None:
                 self.poisoned(self, poison)
             raise poison from error
-        if not changed:
-            return False
-        self._waiting.note(update)
-        if message is None:
-            update = watch.emitted or update
-            message = protocol.update_message(update)
-        self._tell(message)
-        if origin is Origin.PEER:
-            self._stored(self, update)
-        self._report(watch, server=False)
-        return True
+        if changed:
+            self._waiting.note(update)
+        return changed
 
     def _with_waiting(self, frames: bytes) -> bytes:
         """Frames for a peer that catches up: the document's own encoding leaves out what waits for its parent."""
@@ -436,7 +450,7 @@ class Room:
             emitted = watch.take_emitted() if watch is not None else None
             if watch is not None and emitted is not None:
                 self.weight.add(len(emitted))
-                self._tell(protocol.update_message(emitted))
+                self.tell(protocol.update_message(emitted))
                 self._stored(self, emitted)
                 self._report(watch, server=True)
 
@@ -491,7 +505,8 @@ class Room:
 
     # Sending
 
-    def _tell(self, message: bytes) -> None:
+    def tell(self, message: bytes) -> None:
+        """Send a message to every peer with what else this turn brings."""
         frame = binary_frame(message)
         self._turn.append(frame)
         if self._join is not None:

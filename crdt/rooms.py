@@ -341,11 +341,12 @@ class Rooms:
         room.poisoned = self._poisoned
         if loaded.guard is not None:
             stored = Guard.decode(loaded.guard)
-            guard, plan = replayed(stored, loaded.updates)
+            guard, plan, since = replayed(stored, loaded.updates)
             room.late = self._guarded(room, guard)
             room.late.stored = stored
             if room.is_keeper:
                 room.late.carry_out(plan)
+                room.late.look_again(since)
         return room
 
     def _poisoned(self, room: Room, poison: Poison) -> None:
@@ -369,7 +370,7 @@ class Rooms:
             known = self.listener is not None and room.is_keeper
             return self.listener.room_truth(room, node_id) if self.listener is not None and known else None
 
-        return Late(room, guard, self._store.growth, spawn=self._spawn, truth=truth)
+        return Late(room, guard, self._store.growth, flushed=self.journal.flushed, spawn=self._spawn, truth=truth)
 
     def _keep(self, entry: _Entry) -> None:
         if entry.close_timer is not None:

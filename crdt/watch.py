@@ -86,11 +86,6 @@ class Watch:
         """Keep what the next transaction emits."""
         self._recording, self._emitted = True, None
 
-    @property
-    def emitted(self) -> bytes | None:
-        """What the transaction since `record` changed, as an update (v1)."""
-        return self._emitted
-
     def take_emitted(self) -> bytes | None:
         """What the transaction since `record` changed, as an update (v1); None when it changed nothing."""
         emitted, self._emitted, self._recording = self._emitted, None, False

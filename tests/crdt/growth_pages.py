@@ -1,5 +1,6 @@
 """Pages of people around a real room, on yjs or pycrdt, that go offline, stay away and come back."""
 
+import asyncio
 import datetime as dt
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -127,8 +128,16 @@ class Killed(Rooms):
 
     async def kill(self) -> None:
         """End at once: nothing that is not committed remains."""
-        for task in tuple(self._tasks):
+        self._stopping = True
+        for entry in self._entries.values():
+            entry.cancel_timers()
+            if entry.room is not None:
+                entry.room.dispose()
+        await asyncio.sleep(0)  # What was begun in this turn starts, so that it can be ended.
+        tasks = tuple(self._tasks)
+        for task in tasks:
             task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 @asynccontextmanager

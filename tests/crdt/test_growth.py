@@ -15,7 +15,6 @@ from crdt.canvas import CanvasDoc
 from crdt.growth import MANY_IDS, GrowthLimits, Reason, reason
 from crdt.growth_store import CompactedRow, GrowthStore
 from crdt.room import KEEPER_BASE, Origin, Room
-from crdt.rooms import Rooms
 from crdt.rows import Ledger, Size
 from crdt.store import SqlStore
 from crdt.tables import document_archives, document_frontiers, document_updates, documents
@@ -25,6 +24,7 @@ from tests.crdt.compaction_peers import Edit, PycrdtReplica, as_json, node_value
 from tests.crdt.growth_pages import (
     AT_ONCE,
     LIMITS,
+    Killed,
     Page,
     agreed,
     archive_rows,
@@ -199,10 +199,10 @@ class Gated(GrowthStore):
         return await super().compacted(room, row, fence, keep_after=keep_after)
 
 
-async def gated_rooms(engine: AsyncEngine) -> tuple[Rooms, Gated]:
+async def gated_rooms(engine: AsyncEngine) -> tuple[Killed, Gated]:
     store = SqlStore(engine, "p1")
     store.growth = gated = Gated(engine, "p1")
-    rooms = Rooms(store, MemoryBus(), process_id="p1", limits=LIMITS)
+    rooms = Killed(store, MemoryBus(), process_id="p1", limits=LIMITS)
     await rooms.start()
     return rooms, gated
 
@@ -252,8 +252,7 @@ async def test_a_compaction_gives_way_to_an_edit_that_hangs_on_what_it_retired(e
     assert as_json(room.doc)["nodes"]["n0"]["data"]["label"] == "half open"
     await rooms.journal.flushed("r")
     # Killed now, the log goes on behind a snapshot in which the edit's origin is garbage: the next load heals it.
-    for task in tuple(rooms._tasks):
-        task.cancel()
+    await rooms.kill()
     async with engine.begin() as connection:
         await connection.exec_driver_sql("DELETE FROM processes")
     async with rooms_of(engine, "p2") as again, again.use("r") as room:

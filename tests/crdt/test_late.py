@@ -387,6 +387,20 @@ async def test_others_do_not_wait_for_a_late_peer_and_it_is_taken_in_order(engin
     await rooms.stop()
 
 
+async def test_a_late_peer_that_may_only_look_by_then_changes_nothing(engine: AsyncEngine, yjs: Yjs) -> None:
+    """Its token ends while it waits for a number."""
+    rooms, scene, slow = await slow_scene(engine, yjs)
+    scene.gone.edit(label("offline"))
+    scene.gone.connect(scene.room)
+    await slow.asked.wait()
+    assert scene.gone.peer is not None
+    scene.gone.peer.read_only = True
+    slow.gate.set()
+    await agreed(scene.room, scene.here)
+    assert label_of(scene.here) == "three"
+    await rooms.stop()
+
+
 async def test_a_late_peer_comes_again_when_the_database_does_not_answer(engine: AsyncEngine, yjs: Yjs) -> None:
     rooms, scene, slow = await slow_scene(engine, yjs)
     scene.gone.edit(label("offline"))

@@ -606,3 +606,15 @@ async def test_the_mirror_and_the_runs_agree_on_the_node_row(engine: AsyncEngine
             (row,) = (await connection.execute(sa.text("SELECT node_data FROM workflow_nodes"))).all()
         data = row.node_data if isinstance(row.node_data, dict) else json.loads(row.node_data)
         assert (data["prompt"], data["status"], data["runId"]) == ("b", "completed", run.id)
+
+
+async def test_a_room_that_heals_is_told_what_a_node_must_show(engine: AsyncEngine, tmp_path: Path) -> None:
+    async with stage(engine, tmp_path) as made:
+        client = await made.enter()
+        client.add_node(NODE)
+        run = await made.complete(await pending(made.runs))
+        await made.data(client)
+        truth = made.projector.room_truth(client.room, NODE)
+        assert truth is not None
+        assert (truth["status"], truth["runId"], truth["imageUrl"]) == ("completed", run.id, run.image_url)
+        assert made.projector.room_truth(client.room, "unknown") is None

@@ -1,8 +1,8 @@
 """
 A year of heavy use through a running server: `python -m tests.soak.year [weeks]` prints what is left of it.
 
-The year of `tests.crdt.year` is written over a websocket, week by week; between two weeks the room is closed and what the
-server noted in SQL is made a week older. The server compacts by itself. Keys that only the keeper may write are
+The year of `tests.crdt.year` is written over a websocket, week by week; between two weeks the room is closed and what
+the server noted in SQL is made a week older. The server compacts by itself. Keys that only the keeper may write are
 written under other names of the same length, as no run stands behind them.
 """
 
@@ -177,12 +177,12 @@ async def live_through(habits: Habits, server: ServerProcess) -> None:
     took = [float(line.get("seconds", 0)) for line in compactions]
     wrote = f"  written in {time.monotonic() - began:.0f} s"
     sys.stdout.write(f"{wrote}, {len(took)} compactions, the longest {max(took, default=0)} s\n")
+    show("in SQL, 7 to 14 days kept", _snapshot(database))
     told("live, while it is compacted", await live(server, 15.0))
     await database.until_closed()
     told("live, while it is not", await live(server, 15.0))
     await database.until_closed()
     show("as lived, loaded once", year.state())
-    show("in SQL, 7 to 14 days kept", _snapshot(database))
     for _ in range(2):
         database.make_older()
         await live(server, 0.1)
