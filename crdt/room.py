@@ -8,7 +8,7 @@ full gets no queue but a state vector: when it drains it is sent what it lacks.
 import asyncio
 import logging
 import secrets
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum
@@ -340,43 +340,67 @@ class Room:
         watch.record()
         with watch.removals() as removed:
             try:
-                changed = self._merge(watch, update, origin, author)
+                settled = self._merge(watch, update, origin, author)
             finally:
                 emitted = watch.take_emitted()
-        if not changed:
+        if settled is None:
             return Untold(None, protocol.EMPTY_UPDATE, {})
         goes_on = update if raw or emitted is None else emitted
         self._stored(self, goes_on)
+        self._tell_updates(settled)
         self._report(watch, server=False)
         return Untold(protocol.update_message(goes_on), emitted or protocol.EMPTY_UPDATE, removed)
 
     def _apply(self, update: bytes, origin: Origin, message: bytes, author: Mapping[str, str] | None) -> bool:
         watch = self._watch
-        if watch is None or not self._merge(watch, update, origin, author):
+        settled = None if watch is None else self._merge(watch, update, origin, author)
+        if watch is None or settled is None:
             return False
         self.tell(message)
+        if settled:
+            self._tell_updates(settled)
         if origin is Origin.PEER:
             self._stored(self, update)
         self._report(watch, server=False)
         return True
 
-    def _merge(self, watch: Watch, update: bytes, origin: Origin, author: Mapping[str, str] | None) -> bool:
+    def _merge(
+        self, watch: Watch, update: bytes, origin: Origin, author: Mapping[str, str] | None
+    ) -> Sequence[bytes] | None:
+        """Put an update into the document; what of older ones could be taken in behind it, or None if it is no news."""
         if origin is not Origin.PEER:
             self.weight.add(len(update))
         elif not self.weight.takes(update, self._loop.time(), self._weigh):
             raise DocumentFull
         try:
             changed = watch.apply(update, author)
+            if changed:
+                self._waiting.note(update)
+            elif not self._waiting.take(update):
+                return None
         except (KeyboardInterrupt, SystemExit):
             raise
         except BaseException as error:
             poison = _poison(update, error)
-            if self.poisoned is not None:
-                self.poisoned(self, poison)
+            self._report_poison(poison)
             raise poison from error
-        if changed:
-            self._waiting.note(update)
-        return changed
+        return self._settled(watch) if changed and self._waiting else ()
+
+    def _settled(self, watch: Watch) -> Sequence[bytes]:
+        """Give the document again what waits; nobody is to blame here and now when that breaks it."""
+        try:
+            return self._waiting.settle(partial(_give, watch.apply))
+        except Poison as poison:
+            self._report_poison(poison)
+            return ()
+
+    def _report_poison(self, poison: Poison) -> None:
+        if self.poisoned is not None:
+            self.poisoned(self, poison)
+
+    def _tell_updates(self, updates: Iterable[bytes]) -> None:
+        for update in updates:
+            self.tell(protocol.update_message(update))
 
     def _with_waiting(self, frames: bytes) -> bytes:
         """Frames for a peer that catches up: the document's own encoding leaves out what waits for its parent."""
@@ -480,20 +504,24 @@ class Room:
         waiting = self._waiting.updates()
         for update in waiting:
             doc.apply_update(update)
-        self._use_doc(doc, waiting)
+        self._use_doc(doc, _waiting_of(doc, waiting))
         self.forget_join()
         return True
 
     def _set_doc(self, state: list[bytes], client_id: int) -> None:
-        doc: CanvasDoc = Doc(client_id=client_id)
-        for update in state:
-            load_into(doc, update)
-        self._use_doc(doc, state)
+        doc = _document(state, client_id)
+        waiting = _waiting_of(doc, state)
+        try:
+            waiting.settle(partial(_give, doc.apply_update))
+        except Poison as poison:
+            facts = {"action": "waiting_refused", "room": self.id, "reason": poison.reason}
+            logger.warning("what waits could not be given again, and goes on waiting", extra=facts)
+            doc = _document(state, client_id)
+            waiting = _waiting_of(doc, state)
+        self._use_doc(doc, waiting)
 
-    def _use_doc(self, doc: CanvasDoc, applied: list[bytes]) -> None:
-        self._waiting = Waiting(doc.get_state)
-        for update in applied:
-            self._waiting.note(update)
+    def _use_doc(self, doc: CanvasDoc, waiting: Waiting) -> None:
+        self._waiting = waiting
         if self._watch is not None:
             self._watch.drop()
         self.doc, self._watch = doc, Watch(doc, self.askers)
@@ -502,6 +530,19 @@ class Room:
         touched = watch.take_touched(server=server)
         if touched is not None:
             self._changed(self, touched)
+
+    def ask_for_missing(self) -> None:
+        """Ask everybody for what new updates that wait hang on, once: a stock client answers with what it has."""
+        watch = self._watch
+        if watch is None:
+            return
+        self._tell_updates(self._settled(watch))
+        self._report(watch, server=False)
+        if self._waiting.take_news():
+            question = binary_frame(protocol.step1_message(self.doc.get_state()))
+            for peer in tuple(self.peers):
+                if peer.behind is None and not peer.read_only:
+                    peer.socket.write(question)
 
     # Sending
 
@@ -662,15 +703,29 @@ def _receipt_frame(receipt: Receipt) -> bytes:
     return binary_frame(protocol.durable_message(receipt.durable))
 
 
-def load_into(doc: CanvasDoc, update: bytes) -> None:
-    """Apply a stored update (v1).
+def _document(state: Iterable[bytes], client_id: int) -> CanvasDoc:
+    """A document of stored updates (v1).
 
     Raises:
-        Poison: The document does not take it, or broke.
+        Poison: It does not take one of them, or broke.
 
     """
+    doc: CanvasDoc = Doc(client_id=client_id)
+    for update in state:
+        _give(doc.apply_update, update)
+    return doc
+
+
+def _waiting_of(doc: CanvasDoc, applied: Iterable[bytes]) -> Waiting:
+    waiting = Waiting(doc.get_state)
+    for update in applied:
+        waiting.note(update)
+    return waiting
+
+
+def _give(apply: Callable[[bytes], object], update: bytes) -> None:
     try:
-        doc.apply_update(update)
+        apply(update)
     except (KeyboardInterrupt, SystemExit):
         raise
     except BaseException as error:

@@ -211,6 +211,8 @@ class Rooms:
             await asyncio.wait([eviction])
         if self._stopping:
             raise RoomUnavailable(room_id, "the server is stopping")
+        if self.journal.full:
+            raise RoomUnavailable(room_id, "edits cannot be stored at present")
         entry = self._entries.get(room_id)
         if entry is None:
             if len(self._entries) >= self.limits.max_open:
@@ -637,9 +639,10 @@ class Rooms:
             await self._guard(self.tick, "tick_failed", "")
 
     async def tick(self) -> None:
-        """Beat, repeat the server's awareness, close gaps the bus left, and keep what nobody keeps."""
+        """Beat, renew the server's awareness, ask for what is missing, close gaps of the bus, keep the unkept."""
         for room in self.all_open():
             room.renew()
+            room.ask_for_missing()
         alive = await self._store.beat()
         if not alive:
             await self._store.beat(first=True)

@@ -10,7 +10,6 @@ from typing import Any
 
 from crdt import protocol
 from crdt.canvas import INTENT_KEY, CanvasDoc, edges_of, meta_of, nodes_of
-from crdt.waiting import Lacking
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +65,7 @@ class Watch:
             author: Noted for each node into which the update puts a request.
 
         Returns:
-            Whether the document changed, or now holds something that waits for a parent still to come.
+            Whether the document changed.
 
         """
         self._changed = False
@@ -80,7 +79,7 @@ class Watch:
             finally:
                 transaction.drop()
                 self._author = None
-        return self._changed or Lacking(self._state()).of(update) is not None
+        return self._changed
 
     def record(self) -> None:
         """Keep what the next transaction emits."""
@@ -110,14 +109,6 @@ class Watch:
         self._edges.clear()
         self._meta = False
         return touched
-
-    def _state(self) -> bytes:
-        transaction = self._raw.create_transaction()
-        try:
-            state_vector: bytes = self._raw.get_state(transaction)
-        finally:
-            transaction.drop()
-        return state_vector
 
     # Nothing below may raise: it is called from within the document.
 

@@ -13,8 +13,8 @@ from dataclasses import replace
 from typing import Any, TypeAlias
 
 import sqlalchemy as sa
+from hypothesis import given, settings
 from hypothesis import strategies as st
-from pycrdt import Doc
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -28,8 +28,10 @@ from crdt.room import Room
 from crdt.rooms import RoomLimits, Rooms
 from crdt.store import SqlStore
 from crdt.tables import processes
+from tests.crdt.builders import Recorder, database
 from tests.crdt.faulty import CALLS, Faults, FaultyBus, FaultyStore
 from tests.crdt.people import EDITS, Person, content, meet, several, turns
+from tests.support.fast_clock import FastLoop
 
 PEOPLE = 3
 _numbers = itertools.count(1)
@@ -67,7 +69,46 @@ _rare = [
     st.tuples(st.just("disturb"), st.sampled_from(["lost", "twice", "late"])),
 ]
 STEPS = st.one_of(*_usual, *_usual, *_rare)
-SCRIPTS: st.SearchStrategy[Script] = st.lists(STEPS, min_size=8, max_size=60)
+
+
+def _scene(*steps: Any) -> st.SearchStrategy[Script]:
+    return st.tuples(*(step if isinstance(step, st.SearchStrategy) else st.just(step) for step in steps)).map(list)
+
+
+_say, _pass = st.tuples(st.just("say"), _who, _edits, _orders), st.tuples(st.just("pass_time"), st.integers(1, 20))
+_end = st.tuples(st.sampled_from(["restart", "crash", "fold", "commit"]), _who)
+_ack = st.tuples(st.just("acknowledge"), _who)
+_SCENES = [
+    # What an edit hangs on is late, also at a snapshot and a restart.
+    _scene(
+        ("edit", 0, [("add", 2)]), ("delay", 0), ("meet", 0, 1), ("say", 1, [("label", 2), ("title", 1)], "in order"),
+        _ack, ("commit", 0), ("fold", 0), _end,
+    ),
+    _scene(
+        ("edit", 0, [("add", 2)]), ("delay", 0), ("meet", 0, 1), ("say", 1, [("remove", 2)], "in order"),
+        _ack, ("commit", 0), ("arrive",), _end,
+    ),
+    # The end of a process while a commit is on its way.
+    _scene(("hold", "append"), _say, _pass, _ack, _pass, _end),
+    _scene(("hold", "append"), ("server_edit", 0, [("add", 2)]), _pass, _end),
+    # A database that is away.
+    _scene(st.tuples(st.just("fail"), st.sets(st.sampled_from(CALLS), min_size=1), st.booleans()), _say, _pass, _ack,
+           st.sampled_from([("recover",), ("leave", 0), ("crash", 0)])),
+    # A bus that loses something in the middle.
+    _scene(("disturb", "lost"), _say, ("commit", 0), ("commit", 1), ("recover",), _say),
+    # Everybody goes, and somebody is back at once.
+    _scene(_say, ("leave", 0), ("leave", 1), ("leave", 2), _pass, ("connect", 0)),
+    # New pages are opened while others edit.
+    _scene(("newcomer", 1), ("trade", 1), _say, ("newcomer", 2), ("trade", 2)),
+    # A process that was away for so long that its room is somebody else's.
+    _scene(_say, ("usurp", 0), _say, _end),
+    # A reader whose transport fills up in the middle of a turn.
+    _scene(("say", 0, [("add", 2)], "in order"), ("stall", 1), _say, _pass, ("drain", 1)),
+]  # fmt: skip
+SCRIPTS: st.SearchStrategy[Script] = st.lists(
+    st.one_of(st.lists(STEPS, min_size=1, max_size=10), st.one_of(_SCENES)), min_size=1, max_size=12
+).map(lambda scenes: [step for scene in scenes for step in scene])
+"""Of scenes that are known to be hard and of steps in any order."""
 
 
 class Process:
@@ -211,6 +252,13 @@ class World:
     async def meet(self, one: int, other: int) -> None:
         meet(self.people[one], self.people[other])
 
+    async def newcomer(self, who: int) -> None:
+        """Somebody closes the page for good, and somebody else opens one."""
+        await self.leave(who)
+        self.people[who].forget()
+        self.people[who] = Person(1000 + next(_numbers))
+        await self.connect(who)
+
     # What the server does
 
     async def server_edit(self, which: int, doings: list[tuple[str, int]]) -> None:
@@ -244,9 +292,17 @@ class World:
                 await rooms._snapshot(entry)
 
     async def tick(self, which: int) -> None:
-        if not self.faults.gates:
+        if not self.faults.gates:  # Nothing here waits for a gate that a later step opens.
             with suppress(SQLAlchemyError, OSError):
                 await self._home(which).rooms.tick()
+
+    async def usurp(self, which: int) -> None:
+        """Another process took the room meanwhile, and let it go again."""
+        await self._home(which).expire(self.engine)
+        thief = SqlStore(self.engine, "thief")
+        fence = await thief.take(self.room_id)
+        if fence is not None:
+            await thief.release(self.room_id, fence)
 
     async def hold(self, call: str) -> None:
         self.faults.hold(call)
@@ -359,7 +415,7 @@ class World:
                 room = process.rooms.opened(self.room_id)
                 if room is not None:
                     room.flush()
-            busy = any([person.read() for person in self.people])
+            busy = sum(person.read() for person in self.people) > 0  # Each of them reads.
 
     async def _compare(self) -> None:
         people = [person.content() for person in self.people]
@@ -367,18 +423,35 @@ class World:
         vectors = [update.decode_vector(person.doc.get_state()) for person in self.people]
         assert vectors[1:] == vectors[:1] * (PEOPLE - 1), "two people know different edits"
         assert content(_document(await self._stored())) == people[0], "the database holds something else"
-        for process in self.processes:
-            await process.rooms.flush(self.room_id)
+
+    async def check_rows(self) -> None:
+        """Whether `workflow_nodes` shows what the document holds; after `play`."""
         mirrored = await Catalog(self.engine, SqlStore(self.engine, "auditor")).read_flow(self.room_id)
-        flow = canvas.read_flow(self.people[0].doc)
         assert mirrored is not None
-        assert [_ids(mirrored["nodes"]), mirrored["nodes"]] == [_ids(flow["nodes"]), flow["nodes"]], "the rows of nodes"
+        assert mirrored["nodes"] == canvas.read_flow(self.people[0].doc)["nodes"]
 
     def _home(self, which: int) -> Process:
         return self.processes[which % len(self.processes)]
 
     def _open_room(self, which: int) -> Room | None:
         return self._home(which).rooms.opened(self.room_id)
+
+
+def explore(url: str, *, processes: int, examples: int, again: bool = True) -> None:
+    """Play scripts that hypothesis draws, all on one database: the same at every run, or (`again` False) new ones."""
+    with asyncio.Runner(loop_factory=FastLoop) as runner:
+        opened = database(url)
+        engine = runner.run(opened.__aenter__())
+
+        @settings(max_examples=examples, derandomize=again, database=None)
+        @given(script=SCRIPTS, snapshot_rows=st.sampled_from([1, 2, 500]))
+        def agree(script: Script, snapshot_rows: int) -> None:
+            runner.run(World(engine, processes=processes, snapshot_rows=snapshot_rows).play(script))
+
+        try:
+            agree()
+        finally:
+            runner.run(opened.__aexit__(None, None, None))
 
 
 def coverage(updates: Iterable[bytes]) -> tuple[IdSet, IdSet]:
@@ -396,11 +469,7 @@ def coverage(updates: Iterable[bytes]) -> tuple[IdSet, IdSet]:
 
 
 def _document(updates: list[bytes]) -> CanvasDoc:
-    doc: CanvasDoc = Doc(client_id=1)
-    for one in updates:
-        doc.apply_update(one)
-    return doc
-
-
-def _ids(nodes: Any) -> list[str]:
-    return [node["id"] for node in nodes]
+    """What a room makes of them."""
+    room = Recorder().room(*updates)
+    room.dispose()
+    return room.doc

@@ -26,6 +26,8 @@ class Faults:
         """Calls that are done, but whose answer is lost on the way back."""
         self.gates: dict[str, asyncio.Event] = {}
         """Calls that wait until their gate is opened."""
+        self.slow_s = 0.0
+        """How long each call takes at least."""
 
     def hold(self, call: str) -> None:
         """Keep calls waiting from now on."""
@@ -35,6 +37,7 @@ class Faults:
         """Nothing goes wrong any more."""
         self.failing.clear()
         self.silent.clear()
+        self.slow_s = 0.0
         for gate in self.gates.values():
             gate.set()
         self.gates.clear()
@@ -75,6 +78,8 @@ class FaultyStore(SqlStore):
         gate = self.faults.gates.get(name)
         if gate is not None:
             await gate.wait()
+        if self.faults.slow_s:
+            await asyncio.sleep(self.faults.slow_s)
         self._fail(name in self.faults.failing)
         result = await work()
         self._fail(name in self.faults.silent)

@@ -12,6 +12,7 @@ from crdt import canvas, protocol
 from crdt.canvas import CanvasDoc
 from crdt.room import Peer, Room
 from crdt.rooms import Rooms
+from crdt.waiting import Waiting
 from tests.crdt.builders import RecordingSocket
 
 _NODES = ("a", "b", "c")
@@ -41,6 +42,7 @@ class Person:
         self.line: Line | None = None
         self.has_met = False
         """Whether somebody told them what the room may not know yet."""
+        self._waiting = Waiting(self.doc.get_state)
         self._emitted: list[bytes] = []
         self._watch = self.doc.observe(lambda event: self._emitted.append(event.update))
 
@@ -53,8 +55,10 @@ class Person:
             self.line.outbox += [protocol.update_message(update) for update in self._emitted]
 
     def apply(self, update: bytes) -> None:
-        """Take an update that came from somewhere else."""
+        """Take an update that came from somewhere else, as yjs does: whatever waits is taken in as soon as it can."""
         self.doc.apply_update(update)
+        self._waiting.note(update)
+        self._waiting.settle(self.doc.apply_update)
 
     async def connect(self, rooms: Rooms, room_id: str) -> None:
         """Come online as any Yjs client does: ask for what is missing, and offer what the room lacks."""
@@ -110,12 +114,12 @@ def content(doc: CanvasDoc) -> Any:
     return [root(doc).to_py() for root in (canvas.nodes_of, canvas.edges_of, canvas.meta_of)]
 
 
-def change(doing: str, number: int) -> Callable[[CanvasDoc], None]:
+def change(doing: str, number: int) -> Callable[[CanvasDoc], None]:  # noqa: C901
     """One of the things people do; nothing happens when what it is done to is not there."""
     which, rest = divmod(number, len(_NODES))
     name, other = _NODES[rest], _NODES[which % len(_NODES)]
 
-    def make(doc: CanvasDoc) -> None:
+    def make(doc: CanvasDoc) -> None:  # noqa: C901 - a list of all that people do
         nodes, edges = canvas.nodes_of(doc), canvas.edges_of(doc)
         node = nodes.get(name)
         data = node.get("data") if isinstance(node, Map) else None

@@ -166,10 +166,15 @@ def test_a_year_in_small_with_typing_is_the_same_document() -> None:
 
 async def test_a_child_does_the_same_as_we_would() -> None:
     doc = worked(5, 9)
-    made = await compact_apart([doc.get_update()], doc.get_state())
-    assert made == compacted([doc.get_update()], doc.get_state())
+    made, ours = (
+        await compact_apart([doc.get_update()], doc.get_state()),
+        compacted([doc.get_update()], doc.get_state()),
+    )
+    # yrs writes the keys of a plain object in any order: the same document, other bytes.
+    assert sound(made.state, ours.state)
+    assert (made.vector, made.guard, made.archive) == (ours.vector, ours.guard, ours.archive)
     again = await compact_apart([made.state], made.vector, made.guard)
-    assert again.state == made.state
+    assert sound(again.state, made.state)
     assert Guard.decode(again.guard) == Guard.decode(made.guard)
 
 

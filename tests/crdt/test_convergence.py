@@ -3,35 +3,42 @@
 import asyncio
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from tests.crdt.builders import database
-from tests.crdt.convergence import SCRIPTS, Script, World
+from tests.crdt.convergence import Script, World, explore
 from tests.support.fast_clock import FastLoop
 
-EXAMPLES = int(__import__("os").environ.get("EX", "60"))
-
-
-def explore(url: str, *, processes: int, examples: int) -> None:
-    """Play scripts that hypothesis draws, all on one database, each in a room of its own."""
-    with asyncio.Runner(loop_factory=FastLoop) as runner:
-        opened = database(url)
-        engine = runner.run(opened.__aenter__())
-
-        @settings(max_examples=examples)
-        @given(script=SCRIPTS, snapshot_rows=st.sampled_from([1, 2, 500]))
-        def agree(script: Script, snapshot_rows: int) -> None:
-            runner.run(World(engine, processes=processes, snapshot_rows=snapshot_rows).play(script))
-
-        agree()
-        runner.run(opened.__aexit__(None, None, None))
+OVERTAKEN: Script = [
+    ("edit", 0, [("add", 2)]),
+    ("delay", 0),
+    ("meet", 0, 1),
+    ("say", 1, [("label", 2), ("title", 1)], "in order"),
+    ("commit", 0),
+    ("restart", 0),
+    ("edit", 0, [("add", 1)]),
+    ("connect", 0),
+    ("say", 0, [("add", 0)], "in order"),
+    ("pass_time", 1),
+    ("edit", 0, [("remove", 0)]),
+]
 
 
 def test_everybody_agrees_in_the_end(sqlite_url: str) -> None:
-    explore(sqlite_url, processes=1, examples=EXAMPLES)
+    explore(sqlite_url, processes=1, examples=40)
 
 
 @pytest.mark.parametrize("processes", [1, 2])
 def test_everybody_agrees_in_the_end_on_postgres(postgres_url: str, processes: int) -> None:
-    explore(postgres_url, processes=processes, examples=EXAMPLES // 4)
+    explore(postgres_url, processes=processes, examples=10)
+
+
+@pytest.mark.xfail(strict=True, reason="a node that is replaced while edits wait, then removed: yrs 0.28 tells nobody")
+def test_rows_of_nodes_follow_edits_that_overtook_each_other(sqlite_url: str) -> None:
+    async def play() -> None:
+        async with database(sqlite_url) as engine:
+            world = World(engine, processes=1, snapshot_rows=1)
+            await world.play(OVERTAKEN)
+            await world.check_rows()
+
+    with asyncio.Runner(loop_factory=FastLoop) as runner:
+        runner.run(play())
