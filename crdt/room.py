@@ -10,7 +10,7 @@ import logging
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
@@ -59,6 +59,9 @@ READ_ONLY = "read-only: this token may look, not edit"
 PRESENCE_REFUSED = "presence: not shown; a state is a JSON object of at most 32 KiB, of a client id that is yours"
 TELL_EVERY_S = 1.0
 """How often one peer is told that its presence is refused: a cursor moves many times a second."""
+
+
+_NONE: frozenset[str] = frozenset()
 
 
 class Origin(Enum):
@@ -175,6 +178,7 @@ class Room:
         self._server_entry = AwarenessEntry(secrets.randbits(32), 0, "null")
         self._watch: Watch | None = None
         self._waiting: Waiting
+        self._unseen = False
         self._set_doc(state, client_id)
 
     @property
@@ -372,9 +376,11 @@ class Room:
             self.weight.add(len(update))
         elif not self.weight.takes(update, self._loop.time(), self._weigh):
             raise DocumentFull
+        waited = bool(self._waiting)
         try:
             changed = watch.apply(update, author)
             if changed:
+                self._unseen |= waited
                 self._waiting.note(update)
             elif not self._waiting.take(update):
                 return None
@@ -528,6 +534,9 @@ class Room:
 
     def _report(self, watch: Watch, *, server: bool) -> None:
         touched = watch.take_touched(server=server)
+        if self._unseen:
+            self._unseen = False
+            touched = replace(touched or Touched(_NONE, _NONE, _NONE, meta=False, server=server), unseen=True)
         if touched is not None:
             self._changed(self, touched)
 

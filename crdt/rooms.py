@@ -549,6 +549,7 @@ class Rooms:
         entry.nodes |= touched.nodes
         entry.edges |= touched.edges
         entry.meta |= touched.meta
+        entry.complete |= touched.unseen
         if not room.is_keeper:
             room.askers.clear()
             return

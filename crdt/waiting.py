@@ -54,6 +54,8 @@ class Waiting:
         if len(part) <= _COMPARED_BYTES and _Ids(self.updates(), lacking.known).cover(_Ids([part], lacking.known)):
             return False
         self.note(part)
+        # Known from now on: what comes next may be what it hangs on.
+        self.updates()
         return True
 
     def updates(self) -> list[bytes]:

@@ -24,6 +24,8 @@ class Touched:
     meta: bool
     server: bool
     """Whether this process wrote it."""
+    unseen: bool = False
+    """Whether more may have changed: yrs does not tell of a key that one transaction replaces and removes."""
 
 
 class Watch:

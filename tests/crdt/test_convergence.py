@@ -32,7 +32,6 @@ def test_everybody_agrees_in_the_end_on_postgres(postgres_url: str, processes: i
     explore(postgres_url, processes=processes, examples=10)
 
 
-@pytest.mark.xfail(strict=True, reason="a node that is replaced while edits wait, then removed: yrs 0.28 tells nobody")
 def test_rows_of_nodes_follow_edits_that_overtook_each_other(sqlite_url: str) -> None:
     async def play() -> None:
         async with database(sqlite_url) as engine:

@@ -215,7 +215,6 @@ async def test_everybody_is_asked_once_for_what_an_update_hangs_on(rooms: Rooms)
     room.peers.clear()
 
 
-@pytest.mark.xfail(strict=True, reason="not all of it: yrs 0.28 forgets one of them, and giving it again is not enough")
 async def test_edits_of_two_people_that_wait_for_a_third_are_all_taken_in(rooms: Rooms) -> None:
     """yrs forgets those of one of them when what they hang on arrives."""
     room = await rooms.open("r")
