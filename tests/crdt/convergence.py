@@ -443,7 +443,7 @@ def explore(url: str, *, processes: int, examples: int, again: bool = True) -> N
         opened = database(url)
         engine = runner.run(opened.__aenter__())
 
-        @settings(max_examples=examples, derandomize=again, database=None)
+        @settings(deadline=None, max_examples=examples, derandomize=again, database=None)
         @given(script=SCRIPTS, snapshot_rows=st.sampled_from([1, 2, 500]))
         def agree(script: Script, snapshot_rows: int) -> None:
             runner.run(World(engine, processes=processes, snapshot_rows=snapshot_rows).play(script))
