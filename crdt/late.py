@@ -25,7 +25,8 @@ from crdt.growth_store import GrowthStore
 from crdt.guard import HEAL_BASE, Guard, Plan
 from crdt.healing import HEALS, Truth, heal, plain_content
 from crdt.ids import IdSet
-from crdt.room import Origin, Peer, Room
+from crdt.peer import Peer
+from crdt.room import Origin, Room
 from crdt.rows import Loaded
 from crdt.update import GC, Update, decode, decode_structs, decode_vector
 

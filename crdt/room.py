@@ -13,9 +13,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from enum import Enum
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
-from pycrdt import Doc, get_update, merge_updates
+from pycrdt import get_update, merge_updates
 
 from crdt import protocol
 from crdt.canvas import CanvasDoc
@@ -23,7 +23,9 @@ from crdt.close_codes import Close
 from crdt.errors import BadUpdate, DocumentFull, Poison, ProtocolError
 from crdt.json import Json
 from crdt.lag import Lag
+from crdt.loading import document_of, give, poison_of, waiting_of
 from crdt.nesting import check_nesting
+from crdt.peer import TELL_EVERY_S, Peer, Socket
 from crdt.presence import Presence
 from crdt.protocol import (
     AwarenessEntry,
@@ -57,9 +59,6 @@ writes near 1 % of a core, and no wait is longer than a frame of a screen. An ed
 BEHIND_LIMIT_S = 10.0
 READ_ONLY = "read-only: this token may look, not edit"
 PRESENCE_REFUSED = "presence: not shown; a state is a JSON object of at most 32 KiB, of a client id that is yours"
-TELL_EVERY_S = 1.0
-"""How often one peer is told that its presence is refused: a cursor moves many times a second."""
-
 
 _NONE: frozenset[str] = frozenset()
 
@@ -71,37 +70,6 @@ class Origin(Enum):
     SERVER = "server"
     BUS = "bus"
     LOAD = "load"
-
-
-class Socket(Protocol):
-    """What a room borrows of a websocket: it never waits."""
-
-    def write(self, frames: bytes) -> None:
-        """Send whole server frames, made by `protocol.binary_frame`."""
-
-    def close(self, code: int, reason: str) -> None:
-        """Close with a code (RFC 6455 7.4) and a reason of at most 123 bytes."""
-
-
-@dataclass(eq=False, slots=True)
-class Peer:
-    """One connected client."""
-
-    socket: Socket
-    read_only: bool = False
-    """Sees everything and changes nothing; told so by a permission-denied message, and never disconnected for it."""
-    person: Mapping[str, str] | None = None
-    """{id, name?} of who it is known to be; None of a peer that nobody vouches for."""
-    refused: Callable[[str], None] | None = None
-    """Called with a word for each edit ("read-only") and each presence ("presence") that was refused."""
-    receipt: Receipt | None = None
-    """Of a client that asked to be told when its edits are durable."""
-    offered: Callable[[str], None] | None = None
-    """Called with a new access token that the client brought."""
-    behind: bytes | None = None
-    """The state vector at the moment its transport filled up; None while it keeps up."""
-    behind_timer: asyncio.TimerHandle | None = None
-    told_at: float = -TELL_EVERY_S
 
 
 @dataclass(frozen=True, slots=True)
@@ -387,7 +355,7 @@ class Room:
         except (KeyboardInterrupt, SystemExit):
             raise
         except BaseException as error:
-            poison = _poison(update, error)
+            poison = poison_of(update, error)
             self._report_poison(poison)
             raise poison from error
         return self._settled(watch) if changed and self._waiting else ()
@@ -395,7 +363,7 @@ class Room:
     def _settled(self, watch: Watch) -> Sequence[bytes]:
         """Give the document again what waits; nobody is to blame here and now when that breaks it."""
         try:
-            return self._waiting.settle(partial(_give, watch.apply))
+            return self._waiting.settle(partial(give, watch.apply))
         except Poison as poison:
             self._report_poison(poison)
             return ()
@@ -510,20 +478,20 @@ class Room:
         waiting = self._waiting.updates()
         for update in waiting:
             doc.apply_update(update)
-        self._use_doc(doc, _waiting_of(doc, waiting))
+        self._use_doc(doc, waiting_of(doc, waiting))
         self.forget_join()
         return True
 
     def _set_doc(self, state: list[bytes], client_id: int) -> None:
-        doc = _document(state, client_id)
-        waiting = _waiting_of(doc, state)
+        doc = document_of(state, client_id)
+        waiting = waiting_of(doc, state)
         try:
-            waiting.settle(partial(_give, doc.apply_update))
+            waiting.settle(partial(give, doc.apply_update))
         except Poison as poison:
             facts = {"action": "waiting_refused", "room": self.id, "reason": poison.reason}
             logger.warning("what waits could not be given again, and goes on waiting", extra=facts)
-            doc = _document(state, client_id)
-            waiting = _waiting_of(doc, state)
+            doc = document_of(state, client_id)
+            waiting = waiting_of(doc, state)
         self._use_doc(doc, waiting)
 
     def _use_doc(self, doc: CanvasDoc, waiting: Waiting) -> None:
@@ -710,37 +678,3 @@ class Room:
 
 def _receipt_frame(receipt: Receipt) -> bytes:
     return binary_frame(protocol.durable_message(receipt.durable))
-
-
-def _document(state: Iterable[bytes], client_id: int) -> CanvasDoc:
-    """A document of stored updates (v1).
-
-    Raises:
-        Poison: It does not take one of them, or broke.
-
-    """
-    doc: CanvasDoc = Doc(client_id=client_id)
-    for update in state:
-        _give(doc.apply_update, update)
-    return doc
-
-
-def _waiting_of(doc: CanvasDoc, applied: Iterable[bytes]) -> Waiting:
-    waiting = Waiting(doc.get_state)
-    for update in applied:
-        waiting.note(update)
-    return waiting
-
-
-def _give(apply: Callable[[bytes], object], update: bytes) -> None:
-    try:
-        apply(update)
-    except (KeyboardInterrupt, SystemExit):
-        raise
-    except BaseException as error:
-        raise _poison(update, error) from error
-
-
-def _poison(update: bytes, error: BaseException) -> Poison:
-    # A panic inside yrs arrives as a BaseException that is no Exception.
-    return Poison(update, panicked=not isinstance(error, Exception), reason=f"{type(error).__name__}: {error}"[:300])

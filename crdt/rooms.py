@@ -1,12 +1,11 @@
 """The rooms of one process: opened once, kept under a lease, stored, mirrored, and let go when nobody needs them."""
 
 import asyncio
-import itertools
 import json
 import logging
 import re
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -27,10 +26,11 @@ from crdt.json import Json
 from crdt.lag import Lag
 from crdt.late import Late, left_behind, replayed
 from crdt.memory import give_back
+from crdt.mirroring import read_mirror
 from crdt.quarantine import Quarantine, Why
 from crdt.receipts import Receipt
 from crdt.room import KEEPER_BASE, Origin, Room
-from crdt.rows import EdgeRow, Loaded, Mirror, NodeRow
+from crdt.rows import Loaded
 from crdt.store import SqlStore
 from crdt.watch import Touched
 from crdt.weight import MAX_DOCUMENT_BYTES
@@ -38,8 +38,6 @@ from crdt.weight import MAX_DOCUMENT_BYTES
 logger = logging.getLogger(__name__)
 
 ROOM_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
-SLICE = 100
-"""Nodes or edges read for the mirror before others get their turn."""
 HEAD_BYTES = 64 * 1024
 """Updates larger than this do not travel on the bus: others read them from SQL."""
 
@@ -580,7 +578,8 @@ class Rooms:
             fence = room.fence
             entry.mirrored_at = asyncio.get_running_loop().time()
             try:
-                mirror = await self._read_mirror(room, nodes, edges, complete=complete)
+                seq = None if self.journal.holds(room.id) else room.cursor
+                mirror = await read_mirror(room.doc, nodes, edges, seq=seq, complete=complete)
                 written = await self._store.mirror(room.id, mirror, fence)
             except BaseException:
                 entry.nodes |= nodes
@@ -592,27 +591,6 @@ class Rooms:
                 logger.warning(
                     "mirror refused: not the keeper any more", extra={"action": "stale_fence", "room": room.id}
                 )
-
-    async def _read_mirror(self, room: Room, nodes: set[str], edges: set[str], *, complete: bool) -> Mirror:
-        """What is to be mirrored, read in slices: a large canvas at once would keep everybody waiting.
-
-        What changes between two slices is marked as changed again, so the next mirror brings it; the number in the log
-        is that of the beginning.
-        """
-        seq = None if self.journal.holds(room.id) else room.cursor
-        names = set(canvas.node_ids(room.doc)) if complete else {name for name in nodes if canvas.valid_id(name)}
-        links = set(canvas.edge_ids(room.doc)) if complete else {name for name in edges if canvas.valid_id(name)}
-        node_rows: dict[str, NodeRow | None] = {}
-        for slice_ in _slices(names):
-            for name in slice_:
-                node = canvas.read_node(room.doc, name)
-                node_rows[name] = node.to_row() if node is not None else None
-            await asyncio.sleep(0)
-        edge_rows: dict[str, EdgeRow | None] = {}
-        for slice_ in _slices(links):
-            edge_rows.update((name, canvas.read_edge(room.doc, name)) for name in slice_)
-            await asyncio.sleep(0)
-        return Mirror(node_rows, edge_rows, canvas.read_title(room.doc), seq, complete)
 
     # Other processes
 
@@ -691,9 +669,3 @@ class Rooms:
                 entry = self._entries.get(room_id)
                 if entry is not None:
                     self._mirror_later(entry)
-
-
-def _slices(names: Iterable[str]) -> Iterator[tuple[str, ...]]:
-    rest = iter(names)
-    while slice_ := tuple(itertools.islice(rest, SLICE)):
-        yield slice_

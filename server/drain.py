@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from crdt.close_codes import Close
-from crdt.room import Peer
+from crdt.peer import Peer
 
 EACH_S: Final = 0.01
 """Few clients need no spreading: what hurts the next server is that all come back at once."""

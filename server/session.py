@@ -7,7 +7,7 @@ from typing import Final
 
 from crdt import protocol
 from crdt.close_codes import Close
-from crdt.room import Peer
+from crdt.peer import Peer
 from server.access import Access, Caller, Role
 from server.crowd import Visit
 from server.errors import Forbidden, Unauthenticated

@@ -25,7 +25,8 @@ from websockets.protocol import State
 from crdt import protocol
 from crdt.close_codes import Close
 from crdt.errors import InvalidRoomId, RoomUnavailable, TooManyRooms
-from crdt.room import Peer, Room
+from crdt.peer import Peer
+from crdt.room import Room
 from server.access import SUBPROTOCOL, Access, Caller, Role
 from server.crowd import Busy
 from server.errors import Forbidden, Unauthenticated, WorkflowNotFound

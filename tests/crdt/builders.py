@@ -13,7 +13,8 @@ from crdt.bus import MemoryBus, MemoryHub
 from crdt.canvas import CanvasDoc
 from crdt.database import create_engine
 from crdt.json import Json
-from crdt.room import Peer, Room
+from crdt.peer import Peer
+from crdt.room import Room
 from crdt.rooms import RoomLimits, Rooms
 from crdt.store import SqlStore
 from crdt.tables import metadata

@@ -12,8 +12,9 @@ from crdt import protocol
 from crdt.bus import MemoryBus, MemoryHub
 from crdt.growth import GrowthLimits
 from crdt.guard import HEAL_BASE
+from crdt.peer import Peer
 from crdt.protocol import SyncStep1, SyncUpdate
-from crdt.room import Peer, Room
+from crdt.room import Room
 from crdt.rooms import RoomLimits, Rooms
 from crdt.store import SqlStore
 from crdt.tables import document_archives, documents

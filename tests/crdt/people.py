@@ -10,7 +10,8 @@ from pycrdt import Doc, Map, Text
 
 from crdt import canvas, protocol
 from crdt.canvas import CanvasDoc
-from crdt.room import Peer, Room
+from crdt.peer import Peer
+from crdt.room import Room
 from crdt.rooms import Rooms
 from crdt.waiting import Waiting
 from tests.crdt.builders import RecordingSocket

@@ -15,8 +15,9 @@ from crdt.canvas import CanvasDoc
 from crdt.catalog import Catalog
 from crdt.errors import InvalidRoomId, RoomUnavailable
 from crdt.json import Json
+from crdt.mirroring import SLICE
 from crdt.room import KEEPER_BASE, Origin, Room
-from crdt.rooms import SLICE, RoomLimits, Rooms
+from crdt.rooms import RoomLimits, Rooms
 from crdt.store import SqlStore
 from crdt.tables import document_updates, documents, workflow_nodes
 from tests.crdt.builders import Client, database, running_rooms

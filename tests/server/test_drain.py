@@ -3,7 +3,7 @@ import time
 
 import pytest
 
-from crdt.room import Peer
+from crdt.peer import Peer
 from server.drain import EACH_S, drain
 
 

@@ -24,8 +24,8 @@ from websockets.frames import Frame, Opcode
 from crdt import canvas, protocol
 from crdt.canvas import CanvasDoc
 from crdt.close_codes import Close
+from crdt.peer import Peer as RoomPeer
 from crdt.protocol import AwarenessUpdate, Durable, PermissionDenied, SyncStep1, SyncUpdate
-from crdt.room import Peer as RoomPeer
 from crdt.room import Room
 from crdt.rooms import Rooms
 from server.access import Access

@@ -10,8 +10,8 @@ from websockets.frames import Frame, Opcode
 
 from crdt import canvas, protocol
 from crdt.close_codes import Close
+from crdt.peer import Peer as RoomPeer
 from crdt.protocol import PermissionDenied
-from crdt.room import Peer as RoomPeer
 from crdt.rooms import RoomLimits
 from crdt.rows import Loaded
 from crdt.store import SqlStore
