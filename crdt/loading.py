@@ -1,11 +1,12 @@
-"""Putting stored updates into a document, where each of them may be one too many for it."""
+"""Putting updates into a document, where each of them may be one too many for it."""
 
 from collections.abc import Callable, Iterable
 
-from pycrdt import Doc
+from pycrdt import Doc, get_update
 
+from crdt import protocol
 from crdt.canvas import CanvasDoc
-from crdt.errors import Poison
+from crdt.errors import BadUpdate, Poison
 from crdt.waiting import Waiting
 
 
@@ -28,6 +29,27 @@ def waiting_of(doc: CanvasDoc, applied: Iterable[bytes]) -> Waiting:
     for update in applied:
         waiting.note(update)
     return waiting
+
+
+def brings_something(doc: CanvasDoc, update: bytes) -> bool:
+    """Whether an update (v1) would change a document; nothing is applied.
+
+    Raises:
+        BadUpdate: It is none.
+
+    """
+    state_vector = doc.get_state()
+    try:
+        lacking = protocol.deleted_ranges(get_update(update, state_vector))
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:
+        raise BadUpdate("not a Yjs update") from error
+    if not lacking:
+        return lacking is None
+    # A delete set travels whole, so a client that has seen everything sends what is deleted here already.
+    known = protocol.deleted_ranges(doc.get_update(state_vector))
+    return known is None or not protocol.covers(known, lacking)
 
 
 def give(apply: Callable[[bytes], object], update: bytes) -> None:

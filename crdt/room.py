@@ -15,15 +15,16 @@ from enum import Enum
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from pycrdt import get_update, merge_updates
+from pycrdt import merge_updates
 
 from crdt import protocol
 from crdt.canvas import CanvasDoc
 from crdt.close_codes import Close
 from crdt.errors import BadUpdate, DocumentFull, Poison, ProtocolError
+from crdt.joins import JoinCache
 from crdt.json import Json
 from crdt.lag import Lag
-from crdt.loading import document_of, give, poison_of, waiting_of
+from crdt.loading import brings_something, document_of, give, poison_of, waiting_of
 from crdt.nesting import check_nesting
 from crdt.peer import TELL_EVERY_S, Peer, Socket
 from crdt.presence import Presence
@@ -49,7 +50,6 @@ logger = logging.getLogger(__name__)
 
 KEEPER_BASE = 2**53 - 2**32
 """A keeper's client id is this plus its fence: of two writers of one key the larger id wins, so the newest keeper."""
-JOIN_TAIL_BYTES = 256 * 1024
 CROWD = 30
 """From this many peers on, awareness alone waits for a tick."""
 AWARENESS_TICK_S = 0.02
@@ -140,9 +140,7 @@ class Room:
         self._sent_at = 0.0
         self._awareness_sent_at = 0.0
         self._awareness_timer: asyncio.TimerHandle | None = None
-        self._join: bytes | None = None
-        self._join_tail: list[bytes] = []
-        self._join_tail_bytes = 0
+        self._joins = JoinCache()
         self._server_entry = AwarenessEntry(secrets.randbits(32), 0, "null")
         self._watch: Watch | None = None
         self._waiting: Waiting
@@ -242,7 +240,7 @@ class Room:
     def _take(self, peer: Peer, update: bytes, message: bytes, *, step2: bool = False) -> None:
         check_nesting(update)
         if peer.read_only:
-            if self._brings_something(update):
+            if brings_something(self.doc, update):
                 self._refuse(peer)
         elif self.late is None or not self.late.takes(peer, update, step2=step2):
             self._apply(update, Origin.PEER, message, peer.person)
@@ -255,9 +253,7 @@ class Room:
         if state_vector != protocol.EMPTY_STATE_VECTOR:
             peer.socket.write(self._with_waiting(binary_frame(protocol.step2_message(self._diff(state_vector)))))
             return
-        if self._join is None:
-            self._join = binary_frame(protocol.step2_message(self.doc.get_update()))
-        peer.socket.write(self._with_waiting(b"".join((self._join, *self._join_tail))))
+        peer.socket.write(self._with_waiting(self._joins.answer(self.doc.get_update)))
 
     def _diff(self, state_vector: bytes) -> bytes:
         try:
@@ -412,26 +408,6 @@ class Room:
     def _weigh(self) -> int:
         return len(self.state())
 
-    def _brings_something(self, update: bytes) -> bool:
-        """Whether an update would change the document; nothing is applied.
-
-        Raises:
-            BadUpdate: It is none.
-
-        """
-        state_vector = self.doc.get_state()
-        try:
-            lacking = protocol.deleted_ranges(get_update(update, state_vector))
-        except (KeyboardInterrupt, SystemExit):
-            raise
-        except BaseException as error:
-            raise BadUpdate("not a Yjs update") from error
-        if not lacking:
-            return lacking is None
-        # A delete set travels whole, so a client that has seen everything sends what is deleted here already.
-        known = protocol.deleted_ranges(self.doc.get_update(state_vector))
-        return known is None or not protocol.covers(known, lacking)
-
     @contextmanager
     def transact(self) -> Iterator[CanvasDoc]:
         """One server write: what happens inside is one transaction, told to every peer and stored.
@@ -479,7 +455,7 @@ class Room:
         for update in waiting:
             doc.apply_update(update)
         self._use_doc(doc, waiting_of(doc, waiting))
-        self.forget_join()
+        self._joins.forget()
         return True
 
     def _set_doc(self, state: list[bytes], client_id: int) -> None:
@@ -527,18 +503,8 @@ class Room:
         """Send a message to every peer with what else this turn brings."""
         frame = binary_frame(message)
         self._turn.append(frame)
-        if self._join is not None:
-            self._join_tail.append(frame)
-            self._join_tail_bytes += len(frame)
-            if self._join_tail_bytes > JOIN_TAIL_BYTES:
-                self.forget_join()
+        self._joins.add(frame)
         self._schedule()
-
-    def forget_join(self) -> None:
-        """Drop the state kept ready for joiners."""
-        self._join = None
-        self._join_tail.clear()
-        self._join_tail_bytes = 0
 
     def _schedule(self) -> None:
         if self._scheduled:
@@ -667,7 +633,7 @@ class Room:
         self._cancel_timers()
         if self.late is not None:
             self.late.dispose()
-        self.forget_join()
+        self._joins.forget()
 
     def _cancel_timers(self) -> None:
         for timer in (self._awareness_timer, self._flush_timer):

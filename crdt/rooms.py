@@ -17,6 +17,7 @@ from crdt import canvas
 from crdt.bus import Bus, Frame, Kind
 from crdt.child import ChildFailed
 from crdt.close_codes import Close
+from crdt.entry import Entry
 from crdt.errors import BadUpdate, InvalidRoomId, Poison, RoomUnavailable, TooManyRooms
 from crdt.folding import FOLD_BYTES, fold_apart
 from crdt.growth import Growth, GrowthLimits
@@ -91,33 +92,6 @@ class RoomListener(Protocol):
         """The room is no longer open, or no longer kept, here."""
 
 
-@dataclass(eq=False, slots=True)
-class _Entry:
-    opening: "asyncio.Task[Room]"
-    room: Room | None = None
-    users: int = 0
-    nodes: set[str] = field(default_factory=set)
-    edges: set[str] = field(default_factory=set)
-    meta: bool = False
-    complete: bool = False
-    mirrored_at: float = 0.0
-    rows: int = 0
-    ahead: set[int] = field(default_factory=set)
-    mirror_timer: asyncio.TimerHandle | None = None
-    close_timer: asyncio.TimerHandle | None = None
-    gap_timer: asyncio.TimerHandle | None = None
-    writing: asyncio.Lock = field(default_factory=asyncio.Lock)
-
-    @property
-    def dirty(self) -> bool:
-        return bool(self.nodes or self.edges or self.meta or self.complete)
-
-    def cancel_timers(self) -> None:
-        for timer in (self.mirror_timer, self.close_timer, self.gap_timer):
-            if timer is not None:
-                timer.cancel()
-
-
 class Rooms:
     """Every room this process has open.
 
@@ -147,7 +121,7 @@ class Rooms:
         self._store = store
         self._bus = bus
         self._process_id = process_id
-        self._entries: dict[str, _Entry] = {}
+        self._entries: dict[str, Entry] = {}
         self._evictions: dict[str, asyncio.Task[None]] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
         self.unstored: tuple[str, ...] = ()
@@ -215,7 +189,7 @@ class Rooms:
         if entry is None:
             if len(self._entries) >= self.limits.max_open:
                 raise TooManyRooms(room_id)
-            entry = self._entries[room_id] = _Entry(self._spawn(self._load(room_id)))
+            entry = self._entries[room_id] = Entry(self._spawn(self._load(room_id)))
         return await asyncio.shield(entry.opening)
 
     @asynccontextmanager
@@ -372,7 +346,7 @@ class Rooms:
 
         return Late(room, guard, self._store.growth, flushed=self.journal.flushed, spawn=self._spawn, truth=truth)
 
-    def _keep(self, entry: _Entry) -> None:
+    def _keep(self, entry: Entry) -> None:
         if entry.close_timer is not None:
             entry.close_timer.cancel()
             entry.close_timer = None
@@ -467,7 +441,7 @@ class Rooms:
             entry.rows = 0
             self._spawn(self._guard(partial(self._snapshot, entry), "snapshot_failed", room_id))
 
-    def _advance(self, entry: _Entry, room: Room, seq: int) -> None:
+    def _advance(self, entry: Entry, room: Room, seq: int) -> None:
         """Move the cursor to a number that was applied; numbers behind a gap wait for it to close."""
         if seq <= room.cursor:
             return
@@ -506,7 +480,7 @@ class Rooms:
         entry.room.cursor = max(entry.room.cursor, loaded.seq)
         entry.ahead = {number for number in entry.ahead if number > entry.room.cursor}
 
-    async def _snapshot(self, entry: _Entry) -> None:
+    async def _snapshot(self, entry: Entry) -> None:
         room = entry.room
         if room is None or room.fence is None or self.growth.compacts(room.id):
             return
@@ -555,18 +529,18 @@ class Rooms:
         if self.listener is not None and touched.data:
             self.listener.room_changed(room, touched.data, touched.server)
 
-    def _mirror_later(self, entry: _Entry) -> None:
+    def _mirror_later(self, entry: Entry) -> None:
         if entry.mirror_timer is None and entry.dirty and not self._stopping:
             loop = asyncio.get_running_loop()
             due = max(loop.time() + self.limits.mirror_after_s, entry.mirrored_at + self.limits.mirror_pause_s)
             entry.mirror_timer = loop.call_at(due, self._mirror_now, entry)
 
-    def _mirror_now(self, entry: _Entry) -> None:
+    def _mirror_now(self, entry: Entry) -> None:
         entry.mirror_timer = None
         if entry.room is not None:
             self._spawn(self._guard(partial(self._mirror, entry), "mirror_failed", entry.room.id))
 
-    async def _mirror(self, entry: _Entry) -> None:
+    async def _mirror(self, entry: Entry) -> None:
         room = entry.room
         if room is None or room.fence is None:
             return
