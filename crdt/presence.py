@@ -83,6 +83,10 @@ class Presence:
             if client_id not in self._claims:
                 del self._known[client_id]
 
+    def _is_somebody(self, owner: object) -> bool:
+        """Whether a peer has a client id of its own; one that comes back has none until its old socket is gone."""
+        return any(known.owner is owner for known in self._known.values())
+
     def _take(self, owner: object, entry: AwarenessEntry) -> bool:
         if len(entry.state) > MAX_STATE_BYTES:
             return False
@@ -96,6 +100,8 @@ class Presence:
                 # Back after its old socket was taken for gone: the others only believe a newer clock.
                 entry = AwarenessEntry(entry.client_id, known.entry.clock + 1, entry.state)
         elif known.owner is not owner:
+            if entry.clock <= known.entry.clock and self._is_somebody(owner):
+                return True  # Stock clients repeat what they are told of others.
             self._claims[entry.client_id] = (owner, entry)
             return False
         elif entry.clock < known.entry.clock:

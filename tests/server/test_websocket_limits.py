@@ -240,6 +240,23 @@ async def test_a_stranger_cannot_take_a_cursor_and_is_told_once_a_second(serve: 
     assert site.number("presence_refused_total") == 50
 
 
+async def test_who_repeats_what_others_said_of_themselves_as_stock_clients_do_is_told_nothing_and_keeps_nobody(
+    serve: Serve,
+) -> None:
+    site = await serve()
+    async with site.connect() as bob:
+        await bob.connection.send(awareness(8, 1, '{"name":"Bob"}'))
+        async with site.connect() as ada:
+            await ada.connection.send(awareness(7, 1, '{"name":"Ada"}'))
+            await bob.until(lambda _message: 7 in bob.states)
+            await bob.connection.send(awareness(7, 1, '{"name":"Ada"}'))
+            await bob.sync()
+        await bob.until(lambda _message: bob.states[7] == "null")
+        await bob.connection.send(awareness(7, 2, "null"))
+        await bob.sync()
+    assert site.number("presence_refused_total") == 0
+
+
 # The reading side alone, without a network.
 
 

@@ -10,6 +10,7 @@ const DARKROOM = 100;
 const DURABLE = 0;
 const ACCESS = 1;
 const SYNC = 0;
+const AUTH = 2;
 const STEP_2 = 1;
 const UPDATE = 2;
 const QUERY_AWARENESS = 3;
@@ -69,6 +70,9 @@ export function openWire(doc: Y.Doc, options: WireOptions): WebsocketProvider {
     }
     onLedger();
   };
+  // The stock client warns on the console. What is refused for good is told by ACCESS or a close code; a cursor that is
+  // held back until an old connection of this very page is found dead concerns nobody.
+  provider.messageHandlers[AUTH] = () => {};
   paceRetries(provider);
   watchPulse(provider, ledger);
   provider.connect();
