@@ -91,6 +91,8 @@ class Presence:
         if len(entry.state) > MAX_STATE_BYTES:
             return False
         known = self._known.get(entry.client_id)
+        if known is not None and known.owner is not None and known.owner is not owner:
+            return self._take_of_another(owner, entry, known)
         if known is None or known.owner is None:
             if entry.state == "null":
                 return True
@@ -99,13 +101,14 @@ class Presence:
             if known is not None and entry.clock <= known.entry.clock:
                 # Back after its old socket was taken for gone: the others only believe a newer clock.
                 entry = AwarenessEntry(entry.client_id, known.entry.clock + 1, entry.state)
-        elif known.owner is not owner:
-            if entry.clock <= known.entry.clock and self._is_somebody(owner):
-                return True  # Stock clients repeat what they are told of others.
-            self._claims[entry.client_id] = (owner, entry)
-            return False
         elif entry.clock < known.entry.clock:
             return True
         self._known[entry.client_id] = _Known(entry, owner if entry.state != "null" else None)
         self._dirty[entry.client_id] = entry
         return True
+
+    def _take_of_another(self, owner: object, entry: AwarenessEntry, known: _Known) -> bool:
+        if entry.clock <= known.entry.clock and self._is_somebody(owner):
+            return True  # Stock clients repeat what they are told of others.
+        self._claims[entry.client_id] = (owner, entry)
+        return False
