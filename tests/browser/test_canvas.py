@@ -85,9 +85,7 @@ async def watch_statuses(page: Page) -> None:
 async def test_a_picture_develops_while_another_person_drags_its_node(
     start_server: ServerFactory, new_page: Pages
 ) -> None:
-    slow = start_server.describe(env={"DARKROOM_DEMO_DELAY_S": "2", "DEFAULT_PROVIDER": "demo"})
-    slow.module = "tests.support.held_server"
-    await slow.start()
+    slow = await start_server.held(env={"DARKROOM_DEMO_DELAY_S": "2", "DEFAULT_PROVIDER": "demo"}).start()
     a = await new_page(f"{slow.url}/")
     await expect(a).to_have_url(re.compile(r"/w/[\w.-]+$"))
     workflow_id = a.url.rsplit("/", 1)[1]
@@ -135,9 +133,7 @@ async def test_a_picture_develops_while_another_person_drags_its_node(
 
 
 async def test_both_press_regenerate_at_the_same_moment(start_server: ServerFactory, new_page: Pages) -> None:
-    held = start_server.describe(env={"DEFAULT_PROVIDER": "held"})
-    held.module = "tests.support.held_server"
-    await held.start()
+    held = await start_server.held(env={"DEFAULT_PROVIDER": "held"}).start()
     a = await new_page(f"{held.url}/")
     await first_picture(a, "a lighthouse at night")
     await shows(a, "completed")

@@ -26,9 +26,7 @@ OUTAGE_S = 8
 @pytest.fixture
 async def server(start_server: ServerFactory) -> ServerProcess:
     """A server whose database can be put out of order."""
-    server = start_server.describe(env={"DARKROOM_DEMO_DELAY_S": "1.5", "DEFAULT_PROVIDER": "demo"})
-    server.module = "tests.support.held_server"
-    return await server.start()
+    return await start_server.held(env={"DARKROOM_DEMO_DELAY_S": "1.5", "DEFAULT_PROVIDER": "demo"}).start()
 
 
 @pytest_asyncio.fixture(loop_scope="session")

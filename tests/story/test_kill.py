@@ -18,8 +18,6 @@ from tests.support.held_server import picture
 from tests.support.node import NodePeer, NodePeers
 from tests.support.server import ServerFactory, ServerProcess
 
-HELD = "tests.support.held_server"
-
 
 class SlowPictures:
     """A site with one picture that can be held back."""
@@ -62,9 +60,7 @@ def slow_pictures() -> Iterator[SlowPictures]:
 
 @pytest.fixture
 def held(start_server: ServerFactory, slow_pictures: SlowPictures) -> ServerProcess:
-    server = start_server.describe(env={"HELD_PICTURE_URL": slow_pictures.url, "DARKROOM_FETCH_ALLOW": "127.0.0.1"})
-    server.module = HELD
-    return server
+    return start_server.held(env={"HELD_PICTURE_URL": slow_pictures.url, "DARKROOM_FETCH_ALLOW": "127.0.0.1"})
 
 
 async def ended_well(server: ServerProcess, api: Api, watcher: NodePeer, job: str) -> None:

@@ -14,16 +14,13 @@ from tests.support.api import canvas_api
 from tests.support.peer import YPeer
 from tests.support.server import ServerFactory, ServerProcess
 
-HELD = "tests.support.held_server"
 ROOM = "kept"
 
 
 @pytest.fixture(params=["sqlite", "postgres"])
 def held(request: pytest.FixtureRequest, start_server: ServerFactory) -> ServerProcess:
     env = {"DATABASE_URL": request.getfixturevalue("postgres_url")} if request.param == "postgres" else {}
-    server = start_server.describe(env=env)
-    server.module = HELD
-    return server
+    return start_server.held(env=env)
 
 
 async def forgotten(server: ServerProcess) -> None:

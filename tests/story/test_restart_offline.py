@@ -8,6 +8,8 @@ from tests.support.node import NodePeer, NodePeers
 from tests.support.peer import YPeer
 from tests.support.server import ServerProcess
 
+BURST = 200
+
 
 def by_id(flow: dict[str, Any]) -> dict[str, Any]:
     return {node["id"]: node for node in flow["nodes"]}
@@ -35,9 +37,8 @@ async def test_edits_before_during_and_after_a_kill_are_everybodys_at_the_end(
             await back_end.durable()
             # Ben leaves of himself, Ada is torn off in the middle of a burst of edits.
             await ben.disconnect()
-            burst = asyncio.gather(
-                *(ada.set("shared", "data", f"burst-{number}", value=number) for number in range(50))
-            )
+            burst = asyncio.gather(*(ada.set("shared", "data", f"burst-{n}", value=n) for n in range(BURST)))
+            await back_end.until(lambda: "burst-0" in back_end.data("shared"))
             await server.kill()
             await burst
         await asyncio.gather(edits(ada, "ada", "offline"), edits(ben, "ben", "offline"))
@@ -57,7 +58,7 @@ async def test_edits_before_during_and_after_a_kill_are_everybodys_at_the_end(
         made = {f"{name}-{when}" for name in ("ada", "ben") for when in times}
         assert seen[0].keys() == {"shared", "acknowledged", "end-ada", "end-ben"} | made
         shared = seen[0]["shared"]["data"]
-        assert shared.keys() >= made | {f"burst-{number}" for number in range(50)}
+        assert shared.keys() >= made | {f"burst-{n}" for n in range(BURST)}
         assert sorted(shared["prompt"].split(", ")) == sorted([*made, "a fox"])
         assert shared["label"] in {"ada after", "ben after"}
         assert server.log.count("Traceback") == 0

@@ -229,6 +229,12 @@ class ServerFactory:
         self._servers.append(server)
         return server
 
+    def held(self, *, env: Mapping[str, str] | None = None) -> ServerProcess:
+        """A server that is not started yet and can be held at the points of `tests.support.held_server`."""
+        server = self.describe(env=env)
+        server.module = "tests.support.held_server"
+        return server
+
     def stop_all(self) -> None:
         """Stop every server, politely first."""
         for server in self._servers:
