@@ -10,7 +10,8 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import Page, expect
 
-from tests.browser.test_canvas import PATIENCE_MS, RECONNECTING, node, rows_of_runs, shows
+from jobs.tables import runs
+from tests.browser.test_canvas import PATIENCE_MS, RECONNECTING, node, shows
 from tests.support.api import Api, canvas_api
 from tests.support.pages import Pages
 from tests.support.proxy import Proxy
@@ -18,15 +19,14 @@ from tests.support.server import ServerFactory, ServerProcess
 
 ROOM = "bad-days"
 NODE = {"id": "n1", "type": "image", "position": {"x": 0, "y": 0}, "data": {"prompt": "a fox"}}
-OUTAGE_S = 10
+OUTAGE_S = 8
+"""Longer than the page waits before it takes a silent line for a dead one."""
 
 
 @pytest.fixture
 async def server(start_server: ServerFactory) -> ServerProcess:
     """A server whose database can be put out of order."""
-    server = start_server.describe(env={"DARKROOM_DEMO_DELAY_S": "1.5", "DEFAULT_PROVIDER": "demo"})
-    server.module = "tests.support.held_server"
-    return await server.start()
+    return await start_server.held(env={"DARKROOM_DEMO_DELAY_S": "1.5", "DEFAULT_PROVIDER": "demo"}).start()
 
 
 @pytest_asyncio.fixture(loop_scope="session")
@@ -117,7 +117,7 @@ async def test_over_a_slow_and_torn_line_nothing_is_lost_and_nothing_runs_twice(
             await shows(page, "running")
         for page in (a, b):
             await shows(page, "completed")
-        assert len(await rows_of_runs(server)) == 2
+        assert await server.count(runs) == 2
         far.refuse()
         await expect(bar(a)).to_have_attribute("data-look", "offline", timeout=PATIENCE_MS)
         await node(a).hover()
@@ -128,7 +128,7 @@ async def test_over_a_slow_and_torn_line_nothing_is_lost_and_nothing_runs_twice(
         for page in (a, b):
             await shows(page, "completed")
             await is_saved(page)
-        assert len(await rows_of_runs(server)) == 3
+        assert await server.count(runs) == 3
 
 
 async def test_a_server_that_goes_away_in_the_middle_of_a_drag_keeps_where_it_ended(

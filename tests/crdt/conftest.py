@@ -1,10 +1,26 @@
-"""Real yjs for the tests of the shared document."""
+"""What the tests of the shared document begin with: databases with every table, and real yjs."""
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
+from sqlalchemy.ext.asyncio import AsyncEngine
 
+from tests.crdt.builders import database
 from tests.crdt.compaction_peers import Yjs
+
+
+@pytest.fixture
+async def engine(database_url: str) -> AsyncIterator[AsyncEngine]:
+    """Every table, empty, on SQLite and on Postgres in turn."""
+    async with database(database_url) as opened:
+        yield opened
+
+
+@pytest.fixture
+async def sqlite_engine(sqlite_url: str) -> AsyncIterator[AsyncEngine]:
+    """Every table, empty, on SQLite, where the database makes no difference."""
+    async with database(sqlite_url) as opened:
+        yield opened
 
 
 @pytest.fixture(scope="module")

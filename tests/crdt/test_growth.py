@@ -1,7 +1,6 @@
 import asyncio
 import datetime as dt
 import logging
-from collections.abc import AsyncIterator
 from dataclasses import replace
 
 import pytest
@@ -38,18 +37,6 @@ from tests.crdt.growth_pages import (
 DAY = dt.timedelta(days=1)
 NOW = dt.datetime(2026, 11, 21, 12, tzinfo=dt.UTC)
 WEEK_OLD = Ledger(3_000_000, b"\x00", NOW, NOW - 2 * DAY, Size(2_000_000, 1_000, 100, 50_000))
-
-
-@pytest.fixture
-async def engine(database_url: str) -> AsyncIterator[AsyncEngine]:
-    async with database(database_url) as opened:
-        yield opened
-
-
-@pytest.fixture
-async def sqlite_engine(sqlite_url: str) -> AsyncIterator[AsyncEngine]:
-    async with database(sqlite_url) as opened:
-        yield opened
 
 
 @pytest.mark.parametrize(

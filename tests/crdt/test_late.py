@@ -1,5 +1,5 @@
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 
 import pytest
 from sqlalchemy.exc import OperationalError
@@ -13,7 +13,7 @@ from crdt.protocol import PermissionDenied
 from crdt.room import Room
 from crdt.rooms import Rooms
 from crdt.store import SqlStore
-from tests.crdt.builders import Client, RecordingSocket, database
+from tests.crdt.builders import Client, RecordingSocket
 from tests.crdt.compaction_peers import Edit, PycrdtReplica, Replica, Yjs, as_json, node_value
 from tests.crdt.growth_pages import (
     EARLY,
@@ -29,18 +29,6 @@ from tests.crdt.growth_pages import (
     label_of,
     rooms_of,
 )
-
-
-@pytest.fixture
-async def engine(sqlite_url: str) -> AsyncIterator[AsyncEngine]:
-    async with database(sqlite_url) as opened:
-        yield opened
-
-
-@pytest.fixture
-async def any_engine(database_url: str) -> AsyncIterator[AsyncEngine]:
-    async with database(database_url) as opened:
-        yield opened
 
 
 class Scene:
@@ -87,8 +75,8 @@ class Scene:
 
 
 @pytest.mark.parametrize("client", [EARLY, LATE])
-async def test_a_late_edit_is_kept_and_everybody_agrees(any_engine: AsyncEngine, client: int, yjs: Yjs) -> None:
-    async with rooms_of(any_engine) as rooms:
+async def test_a_late_edit_is_kept_and_everybody_agrees(engine: AsyncEngine, client: int, yjs: Yjs) -> None:
+    async with rooms_of(engine) as rooms:
         scene = await Scene.set(rooms, yjs, client=client)
         scene.gone.edit(label("offline"))
         scene.gone.edit(Edit("add", "n1", value=node_value(label="new", prompt="hare")))
@@ -102,9 +90,9 @@ async def test_a_late_edit_is_kept_and_everybody_agrees(any_engine: AsyncEngine,
 
 
 @pytest.mark.parametrize("client", [EARLY, LATE])
-async def test_without_healing_a_value_is_lost(engine: AsyncEngine, client: int, yjs: Yjs) -> None:
+async def test_without_healing_a_value_is_lost(sqlite_engine: AsyncEngine, client: int, yjs: Yjs) -> None:
     """The control: the same, with a room that merges a late client as any other."""
-    async with rooms_of(engine) as rooms:
+    async with rooms_of(sqlite_engine) as rooms:
         scene = await Scene.set(rooms, yjs, client=client)
         scene.gone.edit(label("offline"))
         scene.room.late = None
@@ -114,8 +102,8 @@ async def test_without_healing_a_value_is_lost(engine: AsyncEngine, client: int,
         assert {room_label, label_of(scene.here), label_of(scene.gone)} != {"offline"}
 
 
-async def test_a_late_peer_on_pycrdt_is_healed_too(engine: AsyncEngine, yjs: Yjs) -> None:
-    async with rooms_of(engine) as rooms:
+async def test_a_late_peer_on_pycrdt_is_healed_too(sqlite_engine: AsyncEngine, yjs: Yjs) -> None:
+    async with rooms_of(sqlite_engine) as rooms:
         scene = await Scene.set(rooms, yjs, gone=PycrdtReplica(LATE))
         scene.gone.edit(label("offline"))
         await scene.back()
@@ -124,16 +112,18 @@ async def test_a_late_peer_on_pycrdt_is_healed_too(engine: AsyncEngine, yjs: Yjs
 
 
 @pytest.mark.parametrize("client", [EARLY, LATE])
-async def test_a_late_peer_that_wrote_nothing_takes_what_is_there(engine: AsyncEngine, client: int, yjs: Yjs) -> None:
-    async with rooms_of(engine) as rooms:
+async def test_a_late_peer_that_wrote_nothing_takes_what_is_there(
+    sqlite_engine: AsyncEngine, client: int, yjs: Yjs
+) -> None:
+    async with rooms_of(sqlite_engine) as rooms:
         scene = await Scene.set(rooms, yjs, client=client)
         await scene.back()
         assert label_of(scene.gone) == "three"
         await scene.end()
 
 
-async def test_a_late_peer_is_told_nothing_before_it_is_healed(engine: AsyncEngine, yjs: Yjs) -> None:
-    async with rooms_of(engine) as rooms:
+async def test_a_late_peer_is_told_nothing_before_it_is_healed(sqlite_engine: AsyncEngine, yjs: Yjs) -> None:
+    async with rooms_of(sqlite_engine) as rooms:
         scene = await Scene.set(rooms, yjs)
         scene.gone.connect(scene.room, answer=False)
         told = scene.gone.socket.take()
@@ -141,9 +131,9 @@ async def test_a_late_peer_is_told_nothing_before_it_is_healed(engine: AsyncEngi
 
 
 async def test_a_late_peer_that_never_says_what_it_has_is_healed_as_if_it_had_nothing(
-    engine: AsyncEngine, yjs: Yjs
+    sqlite_engine: AsyncEngine, yjs: Yjs
 ) -> None:
-    async with rooms_of(engine) as rooms:
+    async with rooms_of(sqlite_engine) as rooms:
         scene = await Scene.set(rooms, yjs)
         assert scene.room.late is not None
         scene.room.late.step2_s = 0.0
@@ -153,16 +143,16 @@ async def test_a_late_peer_that_never_says_what_it_has_is_healed_as_if_it_had_no
         assert label_of(scene.gone) == "three"
 
 
-async def test_a_fresh_page_is_answered_at_once(engine: AsyncEngine, yjs: Yjs) -> None:
-    async with rooms_of(engine) as rooms:
+async def test_a_fresh_page_is_answered_at_once(sqlite_engine: AsyncEngine, yjs: Yjs) -> None:
+    async with rooms_of(sqlite_engine) as rooms:
         scene = await Scene.set(rooms, yjs)
         fresh = Page(yjs.replica(5)).connect(scene.room)
         assert label_of(fresh) == "three"
         assert heals_of(scene.room) == []
 
 
-async def test_two_late_peers_at_once_and_late_for_two_compactions(any_engine: AsyncEngine, yjs: Yjs) -> None:
-    async with rooms_of(any_engine) as rooms:
+async def test_two_late_peers_at_once_and_late_for_two_compactions(engine: AsyncEngine, yjs: Yjs) -> None:
+    async with rooms_of(engine) as rooms:
         scene = await Scene.set(rooms, yjs, retire=False)
         second = Page(yjs.replica(EARLY, scene.gone.replica.update()))
         await compact(rooms, scene.room)
@@ -180,9 +170,9 @@ async def test_two_late_peers_at_once_and_late_for_two_compactions(any_engine: A
         await scene.end(scene.gone, second, scene.here)
 
 
-async def test_a_crash_between_heal_and_snapshot_repeats_no_number(any_engine: AsyncEngine, yjs: Yjs) -> None:
+async def test_a_crash_between_heal_and_snapshot_repeats_no_number(engine: AsyncEngine, yjs: Yjs) -> None:
     """The document goes on from the compacted snapshot and the log; who was healed writes on and is healed again."""
-    killed = Killed(SqlStore(any_engine, "p1"), MemoryBus(), process_id="p1", limits=LIMITS)
+    killed = Killed(SqlStore(engine, "p1"), MemoryBus(), process_id="p1", limits=LIMITS)
     await killed.start()
     scene = await Scene.set(killed, yjs)
     second = Page(yjs.replica(EARLY, scene.gone.replica.update()))
@@ -195,8 +185,8 @@ async def test_a_crash_between_heal_and_snapshot_repeats_no_number(any_engine: A
     await killed.kill()
     # Written on from an id that the document knows as garbage only.
     scene.gone.edit(Edit("set", "n0", "seed", 1))
-    async with rooms_of(any_engine, "p2") as rooms:
-        async with any_engine.begin() as connection:
+    async with rooms_of(engine, "p2") as rooms:
+        async with engine.begin() as connection:
             await connection.exec_driver_sql("DELETE FROM processes WHERE id = 'p1'")
         room = await rooms.open("r")
         if not room.is_keeper:
@@ -213,9 +203,9 @@ async def test_a_crash_between_heal_and_snapshot_repeats_no_number(any_engine: A
         await after.end(after.gone, after.here, second)
 
 
-async def test_a_late_peer_that_was_healed_writes_on_after_a_restart(any_engine: AsyncEngine, yjs: Yjs) -> None:
+async def test_a_late_peer_that_was_healed_writes_on_after_a_restart(engine: AsyncEngine, yjs: Yjs) -> None:
     """What it wrote offline became garbage here, and it goes on from that: its ids are remembered with the snapshot."""
-    async with rooms_of(any_engine) as rooms:
+    async with rooms_of(engine) as rooms:
         scene = await Scene.set(rooms, yjs)
         scene.gone.edit(Edit("set", "n0", "label", "first"))
         scene.gone.connect(scene.room, answer=False)
@@ -227,7 +217,7 @@ async def test_a_late_peer_that_was_healed_writes_on_after_a_restart(any_engine:
         await scene.room.late.settled()
         scene.gone.leave()
     scene.gone.replica.edit(label("second"))
-    async with rooms_of(any_engine, "p2") as rooms:
+    async with rooms_of(engine, "p2") as rooms:
         room = await rooms.open("r")
         scene.here.connect(room)
         scene.gone.connect(room)
@@ -237,10 +227,10 @@ async def test_a_late_peer_that_was_healed_writes_on_after_a_restart(any_engine:
 
 @pytest.mark.parametrize(("client", "expected"), [(EARLY, "three"), (LATE, "unsent")])
 async def test_an_edit_of_a_half_open_socket_is_healed(
-    engine: AsyncEngine, client: int, expected: str, yjs: Yjs
+    sqlite_engine: AsyncEngine, client: int, expected: str, yjs: Yjs
 ) -> None:
     """Made before the frontier was seen and sent after: the state vector looks well, the origin was retired."""
-    async with rooms_of(engine) as rooms:
+    async with rooms_of(sqlite_engine) as rooms:
         scene = await Scene.set(rooms, yjs, client=client, retire=False)
         scene.gone.replica.edit(label("unsent"))
         # What was written meanwhile arrives, what it writes does not.
@@ -253,9 +243,9 @@ async def test_an_edit_of_a_half_open_socket_is_healed(
         await scene.end()
 
 
-async def test_sql_wins_where_it_owns_the_key(engine: AsyncEngine, yjs: Yjs) -> None:
+async def test_sql_wins_where_it_owns_the_key(sqlite_engine: AsyncEngine, yjs: Yjs) -> None:
     truth: dict[str, Mapping[str, Json]] = {"n0": {"status": "completed", "runId": "r1"}}
-    async with rooms_of(engine) as rooms:
+    async with rooms_of(sqlite_engine) as rooms:
         scene = await Scene.set(rooms, yjs, retire=False)
         for status in ("pending", "running"):
             scene.here.edit(Edit("set", "n0", "status", status))
@@ -287,8 +277,8 @@ class Truth:
     def room_closed(self, room_id: str) -> None: ...
 
 
-async def test_a_late_reader_is_healed_and_its_edits_are_refused(engine: AsyncEngine, yjs: Yjs) -> None:
-    async with rooms_of(engine) as rooms:
+async def test_a_late_reader_is_healed_and_its_edits_are_refused(sqlite_engine: AsyncEngine, yjs: Yjs) -> None:
+    async with rooms_of(sqlite_engine) as rooms:
         scene = await Scene.set(rooms, yjs, retire=False)
         reader = Page(yjs.replica(LATE + 1, scene.gone.replica.update()))
         await compact(rooms, scene.room)
@@ -310,10 +300,10 @@ async def test_a_late_reader_is_healed_and_its_edits_are_refused(engine: AsyncEn
 @pytest.mark.parametrize("first", ["server", "tabs"])
 @pytest.mark.parametrize("client", [EARLY + 1, LATE])
 async def test_two_tabs_joined_by_a_broadcast_channel_one_of_them_late(
-    engine: AsyncEngine, client: int, first: str, yjs: Yjs
+    sqlite_engine: AsyncEngine, client: int, first: str, yjs: Yjs
 ) -> None:
     """The tabs tell each other everything past the server, before or after the late one has said what it has."""
-    async with rooms_of(engine) as rooms:
+    async with rooms_of(sqlite_engine) as rooms:
         scene = await Scene.set(rooms, yjs, client=client, retire=False)
         scene.here.edit(Edit("set", "n0", "steps", 1))
         scene.here.edit(Edit("set", "n0", "steps", 2))
@@ -367,8 +357,10 @@ async def slow_scene(engine: AsyncEngine, yjs: Yjs) -> tuple[Rooms, Scene, SlowN
     return rooms, await Scene.set(rooms, yjs), slow
 
 
-async def test_others_do_not_wait_for_a_late_peer_and_it_is_taken_in_order(engine: AsyncEngine, yjs: Yjs) -> None:
-    rooms, scene, slow = await slow_scene(engine, yjs)
+async def test_others_do_not_wait_for_a_late_peer_and_it_is_taken_in_order(
+    sqlite_engine: AsyncEngine, yjs: Yjs
+) -> None:
+    rooms, scene, slow = await slow_scene(sqlite_engine, yjs)
     scene.gone.edit(label("offline"))
     scene.gone.connect(scene.room)
     await slow.asked.wait()
@@ -387,9 +379,9 @@ async def test_others_do_not_wait_for_a_late_peer_and_it_is_taken_in_order(engin
     await rooms.stop()
 
 
-async def test_a_late_peer_that_may_only_look_by_then_changes_nothing(engine: AsyncEngine, yjs: Yjs) -> None:
+async def test_a_late_peer_that_may_only_look_by_then_changes_nothing(sqlite_engine: AsyncEngine, yjs: Yjs) -> None:
     """Its token ends while it waits for a number."""
-    rooms, scene, slow = await slow_scene(engine, yjs)
+    rooms, scene, slow = await slow_scene(sqlite_engine, yjs)
     scene.gone.edit(label("offline"))
     scene.gone.connect(scene.room)
     await slow.asked.wait()
@@ -401,8 +393,8 @@ async def test_a_late_peer_that_may_only_look_by_then_changes_nothing(engine: As
     await rooms.stop()
 
 
-async def test_a_late_peer_comes_again_when_the_database_does_not_answer(engine: AsyncEngine, yjs: Yjs) -> None:
-    rooms, scene, slow = await slow_scene(engine, yjs)
+async def test_a_late_peer_comes_again_when_the_database_does_not_answer(sqlite_engine: AsyncEngine, yjs: Yjs) -> None:
+    rooms, scene, slow = await slow_scene(sqlite_engine, yjs)
     scene.gone.edit(label("offline"))
     slow.down = True
     slow.gate.set()
@@ -419,8 +411,10 @@ async def test_a_late_peer_comes_again_when_the_database_does_not_answer(engine:
     await rooms.stop()
 
 
-async def test_a_late_peer_that_sends_without_end_while_it_waits_is_sent_away(engine: AsyncEngine, yjs: Yjs) -> None:
-    rooms, scene, slow = await slow_scene(engine, yjs)
+async def test_a_late_peer_that_sends_without_end_while_it_waits_is_sent_away(
+    sqlite_engine: AsyncEngine, yjs: Yjs
+) -> None:
+    rooms, scene, slow = await slow_scene(sqlite_engine, yjs)
     scene.gone.edit(label("offline"))
     scene.gone.connect(scene.room)
     for _ in range(5):
@@ -431,8 +425,8 @@ async def test_a_late_peer_that_sends_without_end_while_it_waits_is_sent_away(en
     await rooms.stop()
 
 
-async def test_bytes_that_are_no_update_close_their_sender_only(engine: AsyncEngine, yjs: Yjs) -> None:
-    async with rooms_of(engine) as rooms:
+async def test_bytes_that_are_no_update_close_their_sender_only(sqlite_engine: AsyncEngine, yjs: Yjs) -> None:
+    async with rooms_of(sqlite_engine) as rooms:
         scene = await Scene.set(rooms, yjs)
         for message in (protocol.update_message(b"\x01\x01\x05"), protocol.step1_message(b"\x05\x01")):
             scene.gone.connect(scene.room, answer=False)
@@ -447,8 +441,8 @@ async def test_bytes_that_are_no_update_close_their_sender_only(engine: AsyncEng
         assert as_json(scene.room.doc)["nodes"]["n0"]["data"]["label"] == "on"
 
 
-async def test_an_edit_that_was_on_its_way_during_a_heal_is_not_lost(engine: AsyncEngine, yjs: Yjs) -> None:
-    async with rooms_of(engine) as rooms:
+async def test_an_edit_that_was_on_its_way_during_a_heal_is_not_lost(sqlite_engine: AsyncEngine, yjs: Yjs) -> None:
+    async with rooms_of(sqlite_engine) as rooms:
         scene = await Scene.set(rooms, yjs)
         scene.here.replica.edit(label("on its way"))
         scene.gone.connect(scene.room)
@@ -462,9 +456,11 @@ async def test_an_edit_that_was_on_its_way_during_a_heal_is_not_lost(engine: Asy
         assert heals_of(scene.room) == [0, 1]
 
 
-async def test_what_goes_on_of_a_late_edit_is_what_the_document_made_of_it(engine: AsyncEngine, yjs: Yjs) -> None:
+async def test_what_goes_on_of_a_late_edit_is_what_the_document_made_of_it(
+    sqlite_engine: AsyncEngine, yjs: Yjs
+) -> None:
     """Others still know the ids that were retired here: the raw bytes would show them something else."""
-    async with rooms_of(engine) as rooms:
+    async with rooms_of(sqlite_engine) as rooms:
         scene = await Scene.set(rooms, yjs)
         socket = RecordingSocket()
         scene.room.enter(socket)
@@ -477,33 +473,33 @@ async def test_what_goes_on_of_a_late_edit_is_what_the_document_made_of_it(engin
         assert updates
         assert raw not in updates
         await rooms.journal.flushed("r")
-        loaded = await SqlStore(engine, "p2").load("r")
+        loaded = await SqlStore(sqlite_engine, "p2").load("r")
         assert loaded is not None
         assert raw not in loaded.updates
 
 
-async def test_a_guard_is_stored_with_the_snapshot_after_a_heal(any_engine: AsyncEngine, yjs: Yjs) -> None:
-    async with rooms_of(any_engine) as rooms:
+async def test_a_guard_is_stored_with_the_snapshot_after_a_heal(engine: AsyncEngine, yjs: Yjs) -> None:
+    async with rooms_of(engine) as rooms:
         scene = await Scene.set(rooms, yjs)
-        before = (await document_row(any_engine)).guard
+        before = (await document_row(engine)).guard
         scene.gone.edit(label("offline"))
         await scene.back()
         guard = scene.room.late.guard if scene.room.late is not None else None
-    after = (await document_row(any_engine)).guard
+    after = (await document_row(engine)).guard
     assert guard is not None
     assert after == guard.encode() != before
 
 
 async def test_a_late_edit_that_comes_from_another_process_is_healed_by_the_keeper(
-    any_engine: AsyncEngine, yjs: Yjs
+    engine: AsyncEngine, yjs: Yjs
 ) -> None:
     """The other process has not compacted: for it the edit is as good as any."""
     hub = MemoryHub()
-    async with rooms_of(any_engine, "p1", hub=hub) as first, rooms_of(any_engine, "p2", hub=hub) as second:
+    async with rooms_of(engine, "p1", hub=hub) as first, rooms_of(engine, "p2", hub=hub) as second:
         scene = await Scene.set(first, yjs, retire=False)
         await first.journal.flushed("r")
         other = await second.open("r")
-        if any_engine.dialect.name == "sqlite":
+        if engine.dialect.name == "sqlite":
             other.rebase(None)
             await first.tick()
         scene.gone.edit(label("offline"))
@@ -521,7 +517,7 @@ async def test_a_late_edit_that_comes_from_another_process_is_healed_by_the_keep
         scene.gone.leave()
 
 
-async def test_a_room_that_was_never_compacted_has_nothing_to_heal(engine: AsyncEngine) -> None:
-    async with rooms_of(engine) as rooms, rooms.use("r") as room:
+async def test_a_room_that_was_never_compacted_has_nothing_to_heal(sqlite_engine: AsyncEngine) -> None:
+    async with rooms_of(sqlite_engine) as rooms, rooms.use("r") as room:
         Client(room).add_node("n0", label="x")
         assert room.late is None

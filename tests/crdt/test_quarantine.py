@@ -1,5 +1,4 @@
 import datetime as dt
-from collections.abc import AsyncIterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,20 +13,7 @@ from crdt.errors import RoomUnavailable
 from crdt.quarantine import KEEP, PER_MINUTE, Quarantine, Why
 from crdt.store import pack
 from crdt.tables import document_updates, documents, quarantined_updates
-from tests.crdt.builders import Client, database, running_rooms
-
-
-@pytest.fixture
-async def engine(database_url: str) -> AsyncIterator[AsyncEngine]:
-    async with database(database_url) as engine:
-        yield engine
-
-
-@pytest.fixture
-async def sqlite_engine(sqlite_url: str) -> AsyncIterator[AsyncEngine]:
-    async with database(sqlite_url) as engine:
-        yield engine
-
+from tests.crdt.builders import Client, running_rooms
 
 GARBAGE = b"\x01\x02\x03"
 

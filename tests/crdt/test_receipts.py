@@ -16,7 +16,7 @@ from crdt.receipts import Receipt
 from crdt.room import Room
 from crdt.rooms import RoomLimits, Rooms
 from crdt.store import SqlStore
-from tests.crdt.builders import Client, Recorder, RecordingSocket, database
+from tests.crdt.builders import Client, Recorder, RecordingSocket
 
 PATIENT = RoomLimits(tick_s=60.0)
 
@@ -59,14 +59,8 @@ class Asking:
 
 
 @pytest.fixture
-async def engine(sqlite_url: str) -> AsyncIterator[AsyncEngine]:
-    async with database(sqlite_url) as opened:
-        yield opened
-
-
-@pytest.fixture
-async def store(engine: AsyncEngine) -> GatedStore:
-    return GatedStore(engine)
+async def store(sqlite_engine: AsyncEngine) -> GatedStore:
+    return GatedStore(sqlite_engine)
 
 
 @pytest.fixture
@@ -93,7 +87,7 @@ async def committed(rooms: Rooms, store: GatedStore) -> None:
 
 
 async def test_an_edit_is_acknowledged_once_it_is_committed_and_not_before(
-    rooms: Rooms, room: Room, store: GatedStore, engine: AsyncEngine
+    rooms: Rooms, room: Room, store: GatedStore, sqlite_engine: AsyncEngine
 ) -> None:
     asking = Asking(rooms, room)
     assert asking.look() == [1]  # What it holds before its first edit: nothing, which is durable.
@@ -103,7 +97,7 @@ async def test_an_edit_is_acknowledged_once_it_is_committed_and_not_before(
     store.let()
     await rooms.journal.flushed("r")
     assert asking.look() == [2]
-    loaded = await SqlStore(engine, "p2").load("r")
+    loaded = await SqlStore(sqlite_engine, "p2").load("r")
     assert loaded is not None
     assert len(loaded.updates) == 1
 

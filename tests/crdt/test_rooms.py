@@ -1,6 +1,6 @@
 import asyncio
 import weakref
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -20,21 +20,9 @@ from crdt.room import KEEPER_BASE, Origin, Room
 from crdt.rooms import RoomLimits, Rooms
 from crdt.store import SqlStore
 from crdt.tables import document_updates, documents, workflow_nodes
-from tests.crdt.builders import Client, database, running_rooms
+from tests.crdt.builders import Client, running_rooms
 
 QUICK = RoomLimits(grace_s=0.0, mirror_after_s=0.0, tick_s=60.0)
-
-
-@pytest.fixture
-async def engine(database_url: str) -> AsyncIterator[AsyncEngine]:
-    async with database(database_url) as opened:
-        yield opened
-
-
-@pytest.fixture
-async def sqlite_engine(sqlite_url: str) -> AsyncIterator[AsyncEngine]:
-    async with database(sqlite_url) as opened:
-        yield opened
 
 
 def node_ids(flow: Any) -> list[str]:

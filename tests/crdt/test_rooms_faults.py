@@ -29,12 +29,6 @@ QUICK = RoomLimits(grace_s=0.0, mirror_after_s=0.0, tick_s=3600.0)
 
 
 @pytest.fixture
-async def engine(database_url: str) -> AsyncIterator[AsyncEngine]:
-    async with database(database_url) as opened:
-        yield opened
-
-
-@pytest.fixture
 async def store(engine: AsyncEngine) -> FaultyStore:
     return FaultyStore(engine, "p1")
 

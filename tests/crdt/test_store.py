@@ -1,6 +1,5 @@
 import asyncio
 import datetime as dt
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +14,6 @@ from crdt.sqlite_writer import SqliteWriter
 from crdt.store import SqlStore, pack, unpack
 from crdt.tables import document_updates, documents, processes, workflow_edges, workflow_nodes
 from tests.crdt.builders import database
-
-
-@pytest.fixture
-async def engine(database_url: str) -> AsyncIterator[AsyncEngine]:
-    async with database(database_url) as opened:
-        yield opened
 
 
 @pytest.fixture

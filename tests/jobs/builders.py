@@ -2,7 +2,7 @@
 
 import asyncio
 import datetime as dt
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +19,7 @@ from crdt.tables import metadata
 from jobs import policy as rules
 from jobs.actor import Actor, Done
 from jobs.images import ImageWorkshop
+from jobs.intents import Intent, RunIntent
 from jobs.liveness import Liveness, WorkerIdentity
 from jobs.policy import RetryPolicy
 from jobs.requests import UNSET, RunRequest, Unset
@@ -124,6 +125,16 @@ def request(
 async def pending(runs: Runs, **options: Any) -> Run:
     """A run that nobody has begun."""
     return (await runs.request_run(request(**options))).run
+
+
+def ordering(runs: Runs) -> Callable[[str, str, Intent], Awaitable[None]]:
+    """What answers intents as the server does: each becomes a run."""
+
+    async def order(workflow_id: str, node_id: str, intent: Intent) -> None:
+        assert isinstance(intent, RunIntent)
+        await runs.request_run(request(node_id=node_id, after=intent.after, workflow_id=workflow_id))
+
+    return order
 
 
 async def running(runs: Runs, worker: str = "w1", **options: Any) -> Run:
@@ -232,11 +243,15 @@ def finished(*pictures: bytes, cost: Cost | None = None, **options: Any) -> Fini
     return Finished(results, cost, **options)
 
 
-def forever() -> Callable[[ImageRequest, ProgressSink], Any]:
-    """An answer that never comes."""
+def forever(stopped: asyncio.Event | None = None) -> Submit:
+    """An answer that never comes; `stopped` is set once nobody waits for it any more."""
 
     async def wait(_request: ImageRequest, _progress: ProgressSink) -> Submission:
-        await asyncio.Event().wait()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            if stopped is not None:
+                stopped.set()
         raise AssertionError
 
     return wait
@@ -329,7 +344,7 @@ async def workplace(
     engine: AsyncEngine, root: Path, provider: FakeProvider, docket_url: str, **options: Any
 ) -> AsyncIterator[tuple[Studio, Worker]]:
     """A studio with a worker in it."""
-    pace = options.pop("pace", None) or Pace(check_s=0.02, trouble_s=0.05)
+    pace = options.pop("pace", None) or Pace(check_s=0.02, trouble_s=0.05, redelivery_s=2.0)
     name = options.pop("name", "darkroom-test")
     policy = options.pop("policy", None) or RetryPolicy(base_s=0.02, cap_s=0.05, poll_max_s=0.05)
     async with studio(engine, root, provider, policy=policy, **options) as made:

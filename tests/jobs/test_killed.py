@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import datetime as dt
 import sys
 import uuid
 from collections.abc import AsyncIterator
@@ -12,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from jobs.runs import MAX_CRASHES, Runs
 from jobs.state import Status
-from jobs.worker import Pace
+from jobs.worker import SETTLED_S, Pace
 from providers.base import Finished
 from tests.jobs.builders import FakeProvider, Hints, event_kinds, finished, image_count, pending, workplace
 from tests.support.redis import RedisServer
@@ -88,6 +89,8 @@ async def test_a_redis_that_comes_back_empty_loses_no_run_and_doubles_none(
     provider = FakeProvider([call, finished()])
     pace = Pace(check_s=0.02, trouble_s=0.05, sweep_s=0.1)
     async with workplace(engine, tmp_path, provider, own_redis.url, pace=pace) as (at, worker):
+        worker.queue._limit_s = 0.5
+        worker._clock = lambda: dt.datetime.now(dt.UTC) + dt.timedelta(seconds=SETTLED_S)
         mid_call = await pending(at.runs, node_id="a")
         await worker.enqueue(mid_call.id)
         await provider.submitted.wait()

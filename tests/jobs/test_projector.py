@@ -33,9 +33,9 @@ from tests.jobs.builders import (
     NODE,
     WORKFLOW,
     node_row,
+    ordering,
     pending,
     png,
-    request,
     run_error,
     running,
     stored_image,
@@ -351,12 +351,7 @@ async def test_a_process_that_does_not_keep_the_room_writes_nothing(engine: Asyn
 
 async def test_an_intent_is_asked_once_and_removed(engine: AsyncEngine, tmp_path: Path) -> None:
     async with stage(engine, tmp_path) as made:
-
-        async def order(workflow_id: str, node_id: str, intent: Intent) -> None:
-            assert isinstance(intent, RunIntent)
-            await made.runs.request_run(request(node_id=node_id, after=intent.after, workflow_id=workflow_id))
-
-        made.answer = order
+        made.answer = ordering(made.runs)
         client = await made.enter()
         client.add_node(NODE)
         write(client, request={"after": None, "id": "i1", "by": {"name": "Ann"}})
@@ -370,12 +365,7 @@ async def test_two_peers_asking_after_the_same_run_make_one_run_and_no_refusal(
     engine: AsyncEngine, tmp_path: Path
 ) -> None:
     async with stage(engine, tmp_path) as made:
-
-        async def order(workflow_id: str, node_id: str, intent: Intent) -> None:
-            assert isinstance(intent, RunIntent)
-            await made.runs.request_run(request(node_id=node_id, after=intent.after, workflow_id=workflow_id))
-
-        made.answer = order
+        made.answer = ordering(made.runs)
         client = await made.enter()
         client.add_node(NODE)
         write(client, request={"after": None, "id": "i1"})
@@ -401,12 +391,7 @@ async def test_with_tokens_an_intent_is_of_whoever_wrote_it(
 
 async def test_a_stale_intent_is_removed_and_refused(engine: AsyncEngine, tmp_path: Path) -> None:
     async with stage(engine, tmp_path) as made:
-
-        async def order(workflow_id: str, node_id: str, intent: Intent) -> None:
-            assert isinstance(intent, RunIntent)
-            await made.runs.request_run(request(node_id=node_id, after=intent.after, workflow_id=workflow_id))
-
-        made.answer = order
+        made.answer = ordering(made.runs)
         client = await made.enter()
         client.add_node(NODE)
         await pending(made.runs)

@@ -108,14 +108,7 @@ async def test_cancel_of_a_running_run_stops_the_call_of_the_maker(
     sqlite_engine: AsyncEngine, tmp_path: Path, docket_url: str
 ) -> None:
     stopped = asyncio.Event()
-
-    async def call(*_: object) -> None:
-        try:
-            await asyncio.Event().wait()
-        finally:
-            stopped.set()
-
-    async with workplace(sqlite_engine, tmp_path, FakeProvider([call]), docket_url) as (studio, worker):
+    async with workplace(sqlite_engine, tmp_path, FakeProvider([forever(stopped)]), docket_url) as (studio, worker):
         run = await pending(studio.runs)
         await worker.enqueue(run.id)
         async with asyncio.timeout(10):
@@ -150,14 +143,7 @@ async def test_a_cancel_that_the_queue_lost_is_found_by_the_sweep(
     sqlite_engine: AsyncEngine, tmp_path: Path, docket_url: str
 ) -> None:
     stopped = asyncio.Event()
-
-    async def call(*_: object) -> None:
-        try:
-            await asyncio.Event().wait()
-        finally:
-            stopped.set()
-
-    async with workplace(sqlite_engine, tmp_path, FakeProvider([call]), docket_url) as (studio, worker):
+    async with workplace(sqlite_engine, tmp_path, FakeProvider([forever(stopped)]), docket_url) as (studio, worker):
         run = await pending(studio.runs)
         await worker.enqueue(run.id)
         async with asyncio.timeout(10):
@@ -272,7 +258,7 @@ async def test_a_queue_that_is_away_is_told_by_false_in_bounded_time(own_redis: 
         own_redis.start()  # type: ignore[attr-defined]
 
 
-@pytest.mark.parametrize("count", [60])
+@pytest.mark.parametrize("count", [30])
 async def test_many_runs_all_end_with_one_picture_each(
     engine: AsyncEngine, tmp_path: Path, docket_url: str, count: int
 ) -> None:

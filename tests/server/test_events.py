@@ -54,3 +54,5 @@ async def test_a_stop_ends_streams_of_jobs_at_work(tmp_path: Path) -> None:
         job = await api.run(workflow_id, node_id)
         api.services.stop()
         assert await api.stream(job["jobId"]) == []
+        # A stop would give the run at work its time.
+        await api.post(f"/api/images/jobs/{job['jobId']}/cancel")

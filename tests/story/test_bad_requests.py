@@ -5,9 +5,7 @@ import json
 from typing import Any
 
 import pytest
-import sqlalchemy as sa
 
-from crdt.database import create_engine
 from jobs.tables import run_events, runs
 from tests.support.api import canvas_api
 from tests.support.server import ServerProcess
@@ -18,14 +16,7 @@ GOOD = {"nodeId": "n1", "workflowId": "{workflow}", "promptSpec": {"basePrompt":
 
 
 async def rows_written(server: ServerProcess) -> int:
-    engine = create_engine(f"sqlite+aiosqlite:///{server.data / 'darkroom.db'}")
-    async with engine.connect() as connection:
-        counts = [
-            (await connection.execute(sa.select(sa.func.count()).select_from(table))).scalar_one()
-            for table in (runs, run_events)
-        ]
-    await engine.dispose()
-    return sum(counts)
+    return await server.count(runs) + await server.count(run_events)
 
 
 @pytest.mark.parametrize(

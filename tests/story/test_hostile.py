@@ -10,7 +10,6 @@ from pycrdt import Array, Map, Text
 
 from crdt import canvas
 from crdt.canvas import SERVER_KEYS
-from crdt.database import create_engine
 from crdt.tables import workflow_nodes
 from tests.providers.builders import picture as make_picture
 from tests.support.api import Api, canvas_api
@@ -20,11 +19,7 @@ from tests.support.server import ServerProcess
 
 async def node_rows(server: ServerProcess) -> dict[str, dict[str, Any]]:
     """`workflow_nodes` as it is, by node id."""
-    engine = create_engine(f"sqlite+aiosqlite:///{server.data / 'darkroom.db'}")
-    async with engine.connect() as connection:
-        rows = (await connection.execute(sa.select(workflow_nodes))).mappings().all()
-    await engine.dispose()
-    return {row["id"]: dict(row) for row in rows}
+    return {row.id: dict(row._mapping) for row in await server.rows(sa.select(workflow_nodes))}
 
 
 async def mirrored(api: Api, marker: str) -> None:

@@ -4,8 +4,6 @@ import asyncio
 import http.server
 import threading
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -19,8 +17,6 @@ from tests.support.api import Api, canvas_api
 from tests.support.held_server import picture
 from tests.support.node import NodePeer, NodePeers
 from tests.support.server import ServerFactory, ServerProcess
-
-HELD = "tests.support.held_server"
 
 
 class SlowPictures:
@@ -64,23 +60,7 @@ def slow_pictures() -> Iterator[SlowPictures]:
 
 @pytest.fixture
 def held(start_server: ServerFactory, slow_pictures: SlowPictures) -> ServerProcess:
-    server = start_server.describe(env={"HELD_PICTURE_URL": slow_pictures.url, "DARKROOM_FETCH_ALLOW": "127.0.0.1"})
-    server.module = HELD
-    return server
-
-
-async def exists(path: Path) -> None:
-    async with asyncio.timeout(20):
-        while not await asyncio.to_thread(path.exists):
-            pass
-
-
-async def rows(server: ServerProcess, query: Any) -> list[Any]:
-    engine = create_engine(f"sqlite+aiosqlite:///{server.data / 'darkroom.db'}")
-    async with engine.connect() as connection:
-        found = list((await connection.execute(query)).all())
-    await engine.dispose()
-    return found
+    return start_server.held(env={"HELD_PICTURE_URL": slow_pictures.url, "DARKROOM_FETCH_ALLOW": "127.0.0.1"})
 
 
 async def ended_well(server: ServerProcess, api: Api, watcher: NodePeer, job: str) -> None:
@@ -96,8 +76,8 @@ async def ended_well(server: ServerProcess, api: Api, watcher: NodePeer, job: st
     assert kinds[0] == "requested"
     assert kinds[-1] == "completed"
     assert kinds.count("completed") == 1
-    assert len(await rows(server, sa.select(generated_images))) == 1
-    assert [row.status for row in await rows(server, sa.select(runs.c.status))] == ["completed"]
+    assert await server.count(generated_images) == 1
+    assert [row.status for row in await server.rows(sa.select(runs.c.status))] == ["completed"]
     assert (await api.client.get(record["imageUrl"])).status_code == 200
     assert (await api.client.get(record["thumbnailUrl"])).status_code == 200
 
@@ -115,7 +95,7 @@ async def test_killed_while_a_run_is_at_work(
         watcher = await node_peer(held.ws_url, api.workflow_id)
         await api.add_node(id="n1", type="image", data={"prompt": "a fox"})
         job = (await api.generate("n1", provider="held", model=model)).json()["jobId"]
-        await exists(held.data / f"at-{point}")
+        await held.held_at(point)
         await held.kill()
         gate.unlink()
         await held.start()
@@ -143,7 +123,7 @@ async def test_killed_between_the_row_and_the_queue(held: ServerProcess, node_pe
         watcher = await node_peer(held.ws_url, api.workflow_id)
         await api.add_node(id="n1", type="image", data={"prompt": "a fox"})
         await held.kill()
-        engine = create_engine(f"sqlite+aiosqlite:///{held.data / 'darkroom.db'}")
+        engine = create_engine(held.database_url)
         accepted = await Runs(engine, hint=lambda _workflow, _run: None).request_run(
             RunRequest(
                 workflow_id=api.workflow_id,

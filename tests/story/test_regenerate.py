@@ -3,24 +3,12 @@
 import asyncio
 from typing import Any
 
-import sqlalchemy as sa
-
 from crdt import canvas
-from crdt.database import create_engine
 from jobs.tables import generated_images, runs
 from tests.support.api import canvas_api
 from tests.support.node import NodePeers
 from tests.support.peer import YPeer
 from tests.support.server import ServerFactory, ServerProcess
-
-
-async def count_rows(server: ServerProcess, table: sa.Table) -> int:
-    """Rows in a table of the server's database."""
-    engine = create_engine(f"sqlite+aiosqlite:///{server.data / 'darkroom.db'}")
-    async with engine.connect() as connection:
-        counted: int = (await connection.execute(sa.select(sa.func.count()).select_from(table))).scalar_one()
-    await engine.dispose()
-    return counted
 
 
 async def test_a_picture_develops_in_front_of_everyone(server: ServerProcess, node_peer: NodePeers) -> None:
@@ -54,8 +42,8 @@ async def test_two_clicks_at_the_same_moment_are_one_run(server: ServerProcess) 
         assert sorted(answer.status_code for answer in answers) == [200] * 7 + [201]
         assert len({answer.json()["jobId"] for answer in answers}) == 1
         await api.ended(answers[0].json()["jobId"])
-        assert await count_rows(server, runs) == 1
-        assert await count_rows(server, generated_images) == 1
+        assert await server.count(runs) == 1
+        assert await server.count(generated_images) == 1
 
 
 async def test_a_click_on_what_is_no_longer_current_is_told_the_current_run(server: ServerProcess) -> None:
@@ -84,7 +72,7 @@ async def test_a_click_made_offline_runs_on_reconnect(server: ServerProcess, nod
             data = await watcher.until_status("n1", "completed")
             await watcher.until(lambda: "request" not in watcher.data("n1"))
         assert await stock.wait("nodes", "n1", "data", "runId") == data["runId"]
-        assert await count_rows(server, runs) == 1
+        assert await server.count(runs) == 1
 
 
 async def test_the_same_intent_from_two_people_is_one_run(server: ServerProcess, node_peer: NodePeers) -> None:
@@ -100,7 +88,7 @@ async def test_the_same_intent_from_two_people_is_one_run(server: ServerProcess,
             await stock.call("connect", timeoutMs=10_000)
             await python.until_status("n1", "completed")
             await python.until(lambda: "request" not in python.data("n1"))
-        assert await count_rows(server, runs) == 1
+        assert await server.count(runs) == 1
 
 
 async def test_cancel_works_by_http_and_from_the_document(start_server: ServerFactory) -> None:
@@ -117,7 +105,7 @@ async def test_cancel_works_by_http_and_from_the_document(start_server: ServerFa
         await peer.set_data("document", request={"cancel": running["runId"], "id": "2"})
         for node_id in ("http", "document"):
             await peer.until_status(node_id, "cancelled")
-        assert await count_rows(server, generated_images) == 0
+        assert await server.count(generated_images) == 0
 
 
 async def test_progress_is_presence_of_the_server_and_never_document(start_server: ServerFactory) -> None:

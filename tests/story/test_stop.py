@@ -18,9 +18,7 @@ STOP_S = 1.0
 
 @pytest.fixture
 async def held(start_server: ServerFactory) -> ServerProcess:
-    server = start_server.describe(env={"DARKROOM_STOP_S": str(STOP_S), "DARKROOM_DRAIN_S": "1"})
-    server.module = "tests.support.held_server"
-    return await server.start()
+    return await start_server.held(env={"DARKROOM_STOP_S": str(STOP_S), "DARKROOM_DRAIN_S": "1"}).start()
 
 
 async def closed(connection: websockets.ClientConnection) -> tuple[float, int | None, str | None]:

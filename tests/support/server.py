@@ -8,8 +8,11 @@ import signal
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
+import sqlalchemy as sa
+
+from crdt.database import create_engine
 from tests.support.processes import LOOPBACK, PRODUCT_VARIABLE, ROOT, StartError, ended_within, free_port, spawn, stop
 
 if TYPE_CHECKING:
@@ -18,6 +21,9 @@ if TYPE_CHECKING:
 _READY_TIMEOUT_S = 60.0
 _POLL_S = 0.02
 _ANSWER_TIMEOUT_S = 5.0
+_HELD_TIMEOUT_S = 20.0
+DRAIN_S = "0.2"
+"""A stop sends away whoever is still there over so many seconds, unless a test says otherwise."""
 
 
 class ServerProcess:
@@ -65,6 +71,11 @@ class ServerProcess:
         return f"ws://{LOOPBACK}:{self.port}/ws"
 
     @property
+    def database_url(self) -> str:
+        """Its SQLite file, as a SQLAlchemy URL."""
+        return f"sqlite+aiosqlite:///{self.data / 'darkroom.db'}"
+
+    @property
     def log(self) -> str:
         """All that the server printed so far, over all its starts."""
         return self._log.read_text(errors="replace") if self._log.exists() else ""
@@ -79,6 +90,34 @@ class ServerProcess:
     def running(self) -> bool:
         """Whether the process is there."""
         return self._process is not None and self._process.poll() is None
+
+    async def rows(self, query: sa.Select[Any]) -> list[sa.Row[Any]]:
+        """What its SQLite file answers to a query, whether it is running or not."""
+        engine = create_engine(self.database_url)
+        try:
+            async with engine.connect() as connection:
+                return list(await connection.execute(query))
+        finally:
+            await engine.dispose()
+
+    async def count(self, table: sa.Table) -> int:
+        """Rows in a table of its SQLite file."""
+        ((counted,),) = await self.rows(sa.select(sa.func.count()).select_from(table))
+        return int(counted)
+
+    async def held_at(self, point: str) -> None:
+        """
+        Wait until something is held at one of `held_server.POINTS`.
+
+        Raises:
+            StartError: It ended instead; with its log.
+        """
+        process, sign = self._process, self.data / f"at-{point}"
+        assert process is not None, "the server is not running"
+        async with asyncio.timeout(_HELD_TIMEOUT_S):
+            while not sign.exists():
+                if await asyncio.to_thread(ended_within, process, _POLL_S):
+                    raise StartError(f"the server ended; its log:\n{self.log}")
 
     async def start(self, timeout_s: float = _READY_TIMEOUT_S) -> Self:
         """
@@ -122,7 +161,8 @@ class ServerProcess:
         assert not self.running, "the server is running already"
         self.data.mkdir(parents=True, exist_ok=True)
         inherited = {name: value for name, value in os.environ.items() if not PRODUCT_VARIABLE.fullmatch(name)}
-        settings = {"DARKROOM_DATA": str(self.data), "APP_URL": self.url, "PYTHONUNBUFFERED": "1", **self.env}
+        settings = {"DARKROOM_DATA": str(self.data), "APP_URL": self.url, "PYTHONUNBUFFERED": "1"}
+        settings |= {"DARKROOM_DRAIN_S": DRAIN_S, **self.env}
         command = [sys.executable, "-m", self.module, "serve", "--host", LOOPBACK, "--port", str(self.port), *self.args]
         self._process = spawn(command, log=self._log, env={**inherited, **settings}, cwd=ROOT)
 
@@ -187,6 +227,12 @@ class ServerFactory:
         number = next(self._numbers)
         server = ServerProcess(data or self._folder / f"server-{number}", env=env, args=args)
         self._servers.append(server)
+        return server
+
+    def held(self, *, env: Mapping[str, str] | None = None) -> ServerProcess:
+        """A server that is not started yet and can be held at the points of `tests.support.held_server`."""
+        server = self.describe(env=env)
+        server.module = "tests.support.held_server"
         return server
 
     def stop_all(self) -> None:
