@@ -33,7 +33,8 @@ def slope(places: Sequence[float], values: Sequence[float]) -> float:
     """How much the values grow per place, by the straight line that fits best."""
     middle, mean = sum(places) / len(places), sum(values) / len(values)
     spread = sum((place - middle) ** 2 for place in places)
-    return sum((place - middle) * (value - mean) for place, value in zip(places, values, strict=True)) / spread
+    rise = sum((place - middle) * (value - mean) for place, value in zip(places, values, strict=True))
+    return rise / spread if spread else 0.0
 
 
 def allow_sockets() -> None:

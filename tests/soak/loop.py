@@ -18,10 +18,14 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
+from pycrdt import Doc
+
+from crdt import canvas
+from crdt.canvas import CanvasDoc
 from tests.bench.measure import beat, quantile
 from tests.bench.realtime import joined, left, seeded
 from tests.bench.target import Target
-from tests.bench.traffic import canvas_updates, drags
+from tests.bench.traffic import NODES_PER_UPDATE, canvas_updates, drags
 from tests.bench.wire import Wire
 from tests.soak.drags import WITHOUT_LIMITS
 from tests.soak.figures import metrics, say, until_let_go
@@ -91,9 +95,25 @@ class Phases:
         self.all.append((name, begin, time.monotonic()))
 
 
+def nodes_alone() -> list[bytes]:
+    """A document as people make it, some hundred nodes an update; no key in it belongs to the server."""
+    doc: CanvasDoc = Doc(client_id=1)
+    updates: list[bytes] = []
+    for first in range(0, NODES, NODES_PER_UPDATE):
+        known = doc.get_state()
+        with doc.transaction():
+            for number in range(first, first + NODES_PER_UPDATE):
+                prompt = f"a lighthouse at dusk, oil painting, variation {number}"
+                canvas.add_node(
+                    doc, {"id": f"n{number}", "position": {"x": number, "y": 0}, "data": {"prompt": prompt}}
+                )
+        updates.append(doc.get_update(known))
+    return updates
+
+
 async def live(target: Target, rounds: int, seconds: float) -> Phases:
     """The life of a large document, some times over."""
-    phases, url, seed = Phases(), target.room(), canvas_updates(NODES)
+    phases, url, seed = Phases(), target.room(), nodes_alone()
     count = int((HZ * seconds + 1) * rounds)
     frames = [iter(drags(seed, node, count)) for node in range(WRITERS)]
     with phases("nobody"):
@@ -115,10 +135,12 @@ async def live(target: Target, rounds: int, seconds: float) -> Phases:
         with phases("dragged, mirrored, stored"):
             wires = [*people, *(wire for crowd in crowds for wire in crowd)]
             await beat([partial(_next, wire, mine) for wire, mine in zip(wires, frames, strict=False)], HZ, seconds)
-        with phases("everybody leaves"):
-            await left(wires)
+        await left(wires)
     with phases("let go"):
         await left([keep])
+        await until_let_go(target.http_url)
+    with phases("made with pictures"):  # As a copied canvas comes: the server takes its own keys out again.
+        await left([await seeded(target, target.room(), canvas_updates(NODES))])
         await until_let_go(target.http_url)
     return phases
 
