@@ -18,6 +18,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 from pycrdt import Doc, TransactionEvent
@@ -231,15 +232,19 @@ def _status(number: int) -> dict[str, Json]:
         case 1:
             return {"status": "running"}
         case _:
-            done = {"status": "completed", "runSeq": number, "updatedAt": f"at-{number}"}
-            return {**done, "imageUrl": f"/images/{run}/image.png", "thumbnailUrl": f"/images/{run}/thumbnail.webp"}
+            pictures = {"imageUrl": f"/images/{run}/image.png", "thumbnailUrl": f"/images/{run}/thumbnail.webp"}
+            return {"status": "completed", "runSeq": number, "updatedAt": f"at-{number}", **pictures}
+
+
+def _itself(now: dt.datetime) -> dt.datetime:
+    return now
 
 
 async def _weeks_pass(rooms: Rooms, weeks: int) -> None:
     """In each week there is one edit, and the room is let go and looked at."""
     for _ in range(weeks):
         later = rooms.growth.now() + dt.timedelta(days=7, hours=1)
-        rooms.growth.now = lambda now=later: now
+        rooms.growth.now = partial(_itself, later)
         async with rooms.use("r") as room:
             with room.transact() as doc:
                 canvas.meta_of(doc)["week"] = later.isoformat()
