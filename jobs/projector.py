@@ -30,6 +30,8 @@ logger = logging.getLogger(__name__)
 TICK_S: Final = 5.0
 LIMIT_S: Final = 20.0
 """Time one look at the database, or one order, may take."""
+SLICE: Final = 50
+"""Nodes looked at before others have their turn: reading one takes some 30 us, and a canvas may have thousands."""
 IDLE: Final = "idle"
 """The one status that a node without a run may have."""
 
@@ -233,17 +235,32 @@ class Projector:
                     known.tally = tally
                 if hinted:
                     self._learn(known, await self._runs.find(hinted))
-                if unknown := [node_id for node_id in nodes if self._unknown(known, node_id)]:
+                unknown = [node_id async for node_id in _in_turns(nodes) if self._unknown(known, node_id)]
+                if unknown:
                     self._learn(known, (await self._runs.current(known.room.id, unknown)).values())
         except BaseException:
             known.everything |= everything
             known.hinted |= hinted
             known.nodes |= nodes
             raise
-        if self._live(known):
-            # From here on without an await: what was read is compared and written in one step.
-            names = nodes | known.nodes | {node_id for node_id, truth in known.truth.items() if truth.run_id in hinted}
-            self._write(known, canvas.node_ids(known.room.doc) if everything else names)
+        names = nodes | known.nodes | {node_id for node_id, truth in known.truth.items() if truth.run_id in hinted}
+        await self._write_in_turns(known, canvas.node_ids(known.room.doc) if everything else list(names))
+
+    async def _write_in_turns(self, known: _Canvas, names: list[str]) -> None:
+        """Put right what these nodes show, and let others have their turn in between.
+
+        One slice is compared and written in one step. What is known of runs never goes back, so what a later slice
+        writes is at least as new as what was read.
+        """
+        for start in range(0, len(names), SLICE):
+            if not self._live(known):
+                return
+            try:
+                self._write(known, names[start : start + SLICE])
+                await asyncio.sleep(0)
+            except BaseException:
+                known.nodes.update(names[start:])
+                raise
 
     def _learn(self, known: _Canvas, found: Iterable[Run]) -> None:
         for run in found:
@@ -389,3 +406,10 @@ class Projector:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
+
+
+async def _in_turns(names: Iterable[str]) -> AsyncIterator[str]:
+    for index, name in enumerate(tuple(names)):
+        if index % SLICE == SLICE - 1:
+            await asyncio.sleep(0)
+        yield name

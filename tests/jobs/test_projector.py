@@ -4,11 +4,13 @@ import json
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from pycrdt import Map
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from crdt import canvas
@@ -21,7 +23,7 @@ from crdt.store import SqlStore
 from jobs.errors import IntentRefused
 from jobs.images import ImageWorkshop
 from jobs.intents import CancelIntent, Intent, RunIntent
-from jobs.projector import Projector
+from jobs.projector import SLICE, Projector
 from jobs.requests import UNSET
 from jobs.run import Run
 from jobs.runs import Runs
@@ -603,3 +605,28 @@ async def test_a_room_that_heals_is_told_what_a_node_must_show(engine: AsyncEngi
         assert truth is not None
         assert (truth["status"], truth["runId"], truth["imageUrl"]) == ("completed", run.id, run.image_url)
         assert made.projector.room_truth(client.room, "unknown") is None
+
+
+async def test_a_large_canvas_is_put_right_in_slices_so_that_others_have_their_turn(
+    sqlite_engine: AsyncEngine, tmp_path: Path
+) -> None:
+    names = [f"n{number}" for number in range(10 * SLICE)]
+    async with stage(sqlite_engine, tmp_path) as theatre:
+        client = await theatre.enter()
+        with client.doc.transaction():
+            for name in names:
+                canvas.nodes_of(client.doc)[name] = Map({"type": "image", "data": Map({"imageUrl": "made up"})})
+        faked: list[int] = []
+
+        async def others() -> None:
+            while True:
+                nodes = canvas.nodes_of(client.room.doc)
+                faked.append(sum("imageUrl" in nodes[name]["data"] for name in names))
+                await asyncio.sleep(0)
+
+        client.push()
+        watching = asyncio.create_task(others())
+        await theatre.settled()
+        watching.cancel()
+    seen = sorted({len(names), *faked, 0}, reverse=True)
+    assert max(before - after for before, after in pairwise(seen)) <= SLICE
