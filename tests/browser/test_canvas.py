@@ -125,9 +125,10 @@ async def test_a_picture_develops_while_another_person_drags_its_node(
         await b.get_by_role("button", name=re.compile("Open picture")).first.click()
         dialog = b.get_by_role("dialog", name="Picture")
         await expect(dialog).to_be_visible()
-        full = dialog.locator("img").first
-        width = await full.evaluate("async image => { await image.decode(); return image.naturalWidth }")
-        assert width >= 1024
+        # The small picture stands in until the whole one is there.
+        await b.wait_for_function(
+            "() => [...document.querySelectorAll('dialog img, [role=dialog] img')].some(image => image.naturalWidth >= 1024)"
+        )
         await b.keyboard.press("Escape")
         await expect(dialog).to_be_hidden()
 
