@@ -127,7 +127,7 @@ async def test_a_picture_develops_while_another_person_drags_its_node(
         await expect(dialog).to_be_visible()
         # The small picture stands in until the whole one is there.
         await b.wait_for_function(
-            "() => [...document.querySelectorAll('dialog img, [role=dialog] img')].some(image => image.naturalWidth >= 1024)"
+            "() => [...document.querySelectorAll('dialog img')].some(image => image.naturalWidth >= 1024)"
         )
         await b.keyboard.press("Escape")
         await expect(dialog).to_be_hidden()
