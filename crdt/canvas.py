@@ -6,7 +6,7 @@ delete brings back another Y.Map under the same id.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeAlias
 
@@ -303,8 +303,12 @@ def nested_node(doc: CanvasDoc, node_id: str) -> SharedMap:
     return nested
 
 
-def upgrade(doc: CanvasDoc) -> bool:
+def upgrade(doc: CanvasDoc, names: Iterable[str] | None = None) -> bool:
     """Nest every node that is a plain object or JSON text; run by the keeper before the room is served.
+
+    Args:
+        doc: Of the room.
+        names: Ids of the nodes to look at; None for all.
 
     Returns:
         Whether anything was written.
@@ -312,7 +316,7 @@ def upgrade(doc: CanvasDoc) -> bool:
     """
     changed = False
     nodes = nodes_of(doc)
-    for node_id in node_ids(doc):
+    for node_id in node_ids(doc) if names is None else names:
         node = nodes[node_id]
         if isinstance(node, Map) and isinstance(node.get("data"), Map | None):
             continue

@@ -30,19 +30,20 @@ async def read_mirror(
     names = set(canvas.node_ids(doc)) if complete else {name for name in nodes if canvas.valid_id(name)}
     links = set(canvas.edge_ids(doc)) if complete else {name for name in edges if canvas.valid_id(name)}
     node_rows: dict[str, NodeRow | None] = {}
-    for slice_ in _slices(names):
+    for slice_ in slices(names):
         for name in slice_:
             node = canvas.read_node(doc, name)
             node_rows[name] = node.to_row() if node is not None else None
         await asyncio.sleep(0)
     edge_rows: dict[str, EdgeRow | None] = {}
-    for slice_ in _slices(links):
+    for slice_ in slices(links):
         edge_rows.update((name, canvas.read_edge(doc, name)) for name in slice_)
         await asyncio.sleep(0)
     return Mirror(node_rows, edge_rows, canvas.read_title(doc), seq, complete)
 
 
-def _slices(names: Iterable[str]) -> Iterator[tuple[str, ...]]:
+def slices(names: Iterable[str]) -> Iterator[tuple[str, ...]]:
+    """Names in groups of at most `SLICE`."""
     rest = iter(names)
     while slice_ := tuple(itertools.islice(rest, SLICE)):
         yield slice_

@@ -53,6 +53,8 @@ STRANGER_S = 5.0
 TOO_MUCH = "more was sent than one client may, and it went on when held back"
 UNLIMITED = Meter([Share.of(Allowance(), 0.0)])
 _FINAL_BINARY, _MASKED = 0x82, 0x80
+HEAVY_BYTES = 16 * 1024
+"""A message of more takes milliseconds to apply."""
 _QUEUE_BYTES = 4 * 1024 * 1024
 
 
@@ -189,6 +191,10 @@ class RoomProtocol(WebSocketsSansIOProtocol):
                 meter.messages -= 1
                 if meter.messages < 0 and self._settle(data[at:]):
                     return
+                if end - start > HEAVY_BYTES and at < len(data):
+                    # A large paste takes a while: others have their turn before the next of its messages.
+                    self._put_off(data[at:], 0.0)
+                    return
             else:
                 data, at = self._feed(data, at, end - at), 0
         if at < len(data):
@@ -218,10 +224,13 @@ class RoomProtocol(WebSocketsSansIOProtocol):
         if pause_s == math.inf:
             self.close(*Close.RATE_LIMITED.because(TOO_MUCH))
             return False
+        self._put_off(rest, pause_s)
+        return True
+
+    def _put_off(self, rest: bytes, pause_s: float) -> None:
         self._rest = rest
         self._pause = self.loop.call_later(pause_s, self._go_on)
         self.transport.pause_reading()
-        return True
 
     def _go_on(self) -> None:
         """Deal with what had to wait, then read on, unless that was too much again."""

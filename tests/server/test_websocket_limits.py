@@ -306,3 +306,21 @@ async def test_a_client_that_is_closed_while_it_is_held_back_is_heard_no_more() 
         assert native._pause is None
         native.data_received(client_bytes(Frame(Opcode.BINARY, b"late")))
         assert len(room.heard) == heard < 50
+
+
+async def test_others_have_their_turn_between_the_messages_of_a_large_paste() -> None:
+    room = Listening()
+    sent = [b"a" * 20_000, b"b" * 20_000, b"c", b"d"]
+    stream = client_bytes(*(Frame(Opcode.BINARY, text) for text in sent[:3]))
+    async with connected(room, max_bytes=10**6) as (native, pipe):
+        native.data_received(stream)
+        assert room.heard == sent[:1]
+        native.data_received(client_bytes(Frame(Opcode.BINARY, sent[3])))
+        assert pipe.paused
+        heard = []
+        while native._pause is not None:
+            await asyncio.sleep(0)
+            heard.append(len(room.heard))
+        assert room.heard == sent
+        assert not pipe.paused
+        assert 2 in heard
