@@ -316,11 +316,11 @@ async def test_others_have_their_turn_between_the_messages_of_a_large_paste() ->
         native.data_received(stream)
         assert room.heard == sent[:1]
         native.data_received(client_bytes(Frame(Opcode.BINARY, sent[3])))
-        assert pipe.paused
+        assert [pipe.paused] == [True]
         heard = []
         while native._pause is not None:
             await asyncio.sleep(0)
             heard.append(len(room.heard))
         assert room.heard == sent
-        assert not pipe.paused
+        assert [pipe.paused] == [False]
         assert 2 in heard
