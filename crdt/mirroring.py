@@ -2,13 +2,15 @@
 
 import asyncio
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import AsyncIterator, Iterable
 
 from crdt import canvas
 from crdt.rows import EdgeRow, Mirror, NodeRow
 
-SLICE = 100
+SLICE = 25
 """Nodes or edges read before others get their turn."""
+BREATH_S = 0.002
+"""How long that turn is: with none, whoever needs several of them in a row would wait behind a slice each time."""
 
 
 async def read_mirror(
@@ -30,20 +32,22 @@ async def read_mirror(
     names = set(canvas.node_ids(doc)) if complete else {name for name in nodes if canvas.valid_id(name)}
     links = set(canvas.edge_ids(doc)) if complete else {name for name in edges if canvas.valid_id(name)}
     node_rows: dict[str, NodeRow | None] = {}
-    for slice_ in slices(names):
+    async for slice_ in in_turns(names):
         for name in slice_:
             node = canvas.read_node(doc, name)
             node_rows[name] = node.to_row() if node is not None else None
-        await asyncio.sleep(0)
     edge_rows: dict[str, EdgeRow | None] = {}
-    for slice_ in slices(links):
+    async for slice_ in in_turns(links):
         edge_rows.update((name, canvas.read_edge(doc, name)) for name in slice_)
-        await asyncio.sleep(0)
     return Mirror(node_rows, edge_rows, canvas.read_title(doc), seq, complete)
 
 
-def slices(names: Iterable[str]) -> Iterator[tuple[str, ...]]:
-    """Names in groups of at most `SLICE`."""
+async def in_turns(names: Iterable[str]) -> AsyncIterator[tuple[str, ...]]:
+    """Names in groups of at most `SLICE`, with time for others between two groups."""
     rest = iter(names)
-    while slice_ := tuple(itertools.islice(rest, SLICE)):
+    slice_ = tuple(itertools.islice(rest, SLICE))
+    while slice_:
         yield slice_
+        slice_ = tuple(itertools.islice(rest, SLICE))
+        if slice_:
+            await asyncio.sleep(BREATH_S)

@@ -27,7 +27,7 @@ from crdt.json import Json
 from crdt.lag import Lag
 from crdt.late import Late, left_behind, replayed
 from crdt.memory import give_back
-from crdt.mirroring import read_mirror, slices
+from crdt.mirroring import in_turns, read_mirror
 from crdt.quarantine import Quarantine, Why
 from crdt.receipts import Receipt
 from crdt.room import KEEPER_BASE, Origin, Room
@@ -268,10 +268,9 @@ class Rooms:
             entry.complete = room.is_keeper and loaded.mirror_seq < loaded.seq
             entry.room = room
             if room.is_keeper:
-                for slice_ in slices(canvas.node_ids(room.doc)):
+                async for slice_ in in_turns(canvas.node_ids(room.doc)):
                     with room.transact() as doc:
                         canvas.upgrade(doc, slice_)
-                    await asyncio.sleep(0)
                 if self.listener is not None:
                     await self.listener.room_opened(room)
                 self._mirror_later(entry)

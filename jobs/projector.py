@@ -14,6 +14,7 @@ from typing import Any, Final, Self
 from crdt import canvas
 from crdt.canvas import DELETE, INTENT_KEY, SERVER_KEYS
 from crdt.json import Json
+from crdt.mirroring import in_turns
 from crdt.room import Room
 from crdt.rooms import Rooms
 from jobs import uploads
@@ -30,8 +31,6 @@ logger = logging.getLogger(__name__)
 TICK_S: Final = 5.0
 LIMIT_S: Final = 20.0
 """Time one look at the database, or one order, may take."""
-SLICE: Final = 50
-"""Nodes looked at before others have their turn: reading one takes some 30 us, and a canvas may have thousands."""
 IDLE: Final = "idle"
 """The one status that a node without a run may have."""
 
@@ -235,7 +234,12 @@ class Projector:
                     known.tally = tally
                 if hinted:
                     self._learn(known, await self._runs.find(hinted))
-                unknown = [node_id async for node_id in _in_turns(nodes) if self._unknown(known, node_id)]
+                unknown = [
+                    node_id
+                    async for slice_ in in_turns(tuple(nodes))
+                    for node_id in slice_
+                    if self._unknown(known, node_id)
+                ]
                 if unknown:
                     self._learn(known, (await self._runs.current(known.room.id, unknown)).values())
         except BaseException:
@@ -252,15 +256,16 @@ class Projector:
         One slice is compared and written in one step. What is known of runs never goes back, so what a later slice
         writes is at least as new as what was read.
         """
-        for start in range(0, len(names), SLICE):
-            if not self._live(known):
-                return
-            try:
-                self._write(known, names[start : start + SLICE])
-                await asyncio.sleep(0)
-            except BaseException:
-                known.nodes.update(names[start:])
-                raise
+        left = set(names)
+        try:
+            async for slice_ in in_turns(names):
+                if not self._live(known):
+                    return
+                self._write(known, slice_)
+                left.difference_update(slice_)
+        except BaseException:
+            known.nodes |= left
+            raise
 
     def _learn(self, known: _Canvas, found: Iterable[Run]) -> None:
         for run in found:
@@ -406,10 +411,3 @@ class Projector:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
-
-
-async def _in_turns(names: Iterable[str]) -> AsyncIterator[str]:
-    for index, name in enumerate(tuple(names)):
-        if index % SLICE == SLICE - 1:
-            await asyncio.sleep(0)
-        yield name

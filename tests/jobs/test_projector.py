@@ -16,6 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from crdt import canvas
 from crdt.bus import MemoryBus
 from crdt.json import Json
+from crdt.mirroring import SLICE
 from crdt.protocol import AwarenessUpdate
 from crdt.room import Room
 from crdt.rooms import Rooms
@@ -23,7 +24,7 @@ from crdt.store import SqlStore
 from jobs.errors import IntentRefused
 from jobs.images import ImageWorkshop
 from jobs.intents import CancelIntent, Intent, RunIntent
-from jobs.projector import SLICE, Projector
+from jobs.projector import Projector
 from jobs.requests import UNSET
 from jobs.run import Run
 from jobs.runs import Runs
