@@ -62,8 +62,8 @@ async def test_a_log_that_is_slow_is_waited_for(held: ServerProcess) -> None:
         async with asyncio.timeout(20):
             while not (held.data / "at-commit").exists():
                 await peer.edit(lambda doc: canvas.nodes_of(doc)["n1"]["data"].update({"x": 1}))
-        stopping = asyncio.create_task(held.terminate())
         async with websockets.connect(f"{held.ws_url}/other") as other:
+            stopping = asyncio.create_task(held.terminate())
             await other.wait_closed()
         gate.unlink()
         assert await stopping == 0
