@@ -3,30 +3,24 @@
 `python -m crdt.compactor` reads one job from its standard input and writes the outcome.
 """
 
-import asyncio
-import gc
-import os
 import sys
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 
 from pycrdt import Doc
 
 from crdt.archive import Archive
 from crdt.canvas import CanvasDoc
+from crdt.child import ChildFailed, answer_of, serve
 from crdt.compaction import compact, sound
 from crdt.errors import CrdtError
 from crdt.guard import Guard
 from crdt.pieces import pieces
-from crdt.protocol import Reader, var_bytes, var_uint
+from crdt.protocol import Reader, var_uint
 from crdt.rows import Size
 from crdt.update import decode_structs, decode_vector, encode_vector
 
 TIME_LIMIT_S = 300.0
-_PACKAGES = Path(__file__).parents[1]
-_NICENESS = 10
 
 
 class CompactionFailed(CrdtError):
@@ -88,31 +82,13 @@ async def compact_apart(
         CompactionFailed: Also when the child broke down or ran out of time.
 
     """
-    child = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "crdt.compactor",
-        cwd=_PACKAGES,
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
     try:
-        async with asyncio.timeout(limit_s):
-            output, words = await child.communicate(_packed([frontier, guard, *updates]))
-    except TimeoutError as error:
-        raise CompactionFailed(f"compaction takes longer than {limit_s:.0f} s") from error
-    finally:
-        with suppress(ProcessLookupError):
-            child.kill()
-        await asyncio.shield(child.wait())
-    if child.returncode != 0:
-        last = words.decode(errors="replace").strip().rpartition("\n")[2]
-        raise CompactionFailed(f"the compactor ended with code {child.returncode}: {last}")
-    reader = Reader(output)
-    numbers = [reader.var_uint() for _ in range(4)]
-    state, vector, after, archive, *parts = _unpacked(reader)
-    return Compacted(state, vector, after, archive, Size(*numbers), tuple(parts))
+        answer = await answer_of("crdt.compactor", [frontier, guard, *updates], limit_s=limit_s)
+    except ChildFailed as error:
+        raise CompactionFailed(str(error)) from error
+    numbers, state, vector, after, archive, *parts = answer
+    reader = Reader(numbers)
+    return Compacted(state, vector, after, archive, Size(*(reader.var_uint() for _ in range(4))), tuple(parts))
 
 
 def may_swap(guard: Guard, missed: bytes) -> bool:
@@ -133,25 +109,13 @@ def _document(updates: Sequence[bytes]) -> CanvasDoc:
     return doc
 
 
-def _packed(parts: Sequence[bytes]) -> bytes:
-    return b"".join((var_uint(len(parts)), *map(var_bytes, parts)))
-
-
-def _unpacked(reader: Reader) -> list[bytes]:
-    return [reader.var_bytes() for _ in range(reader.var_uint())]
-
-
-def main() -> int:
-    """Do the job on the standard input; the exit code."""
-    os.nice(_NICENESS)
-    gc.disable()  # Millions of small objects, none in a cycle; the process ends with the job.
-    frontier, guard, *updates = _unpacked(Reader(sys.stdin.buffer.read()))
+def _answer(job: list[bytes]) -> list[bytes]:
+    frontier, guard, *updates = job
     made = compacted(updates, frontier, guard)
-    for number in (made.size.bytes, made.size.structs, made.size.keys, made.size.units):
-        sys.stdout.buffer.write(var_uint(number))
-    sys.stdout.buffer.write(_packed([made.state, made.vector, made.guard, made.archive, *made.pieces]))
-    return 0
+    size = made.size
+    numbers = b"".join(map(var_uint, (size.bytes, size.structs, size.keys, size.units)))
+    return [numbers, made.state, made.vector, made.guard, made.archive, *made.pieces]
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(serve(_answer))
