@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 from pycrdt import Doc, merge_updates
 
 from crdt.child import answer_of, serve
-from crdt.waiting import Waiting
+from crdt.loading import waiting_of
 
 if TYPE_CHECKING:
     from crdt.canvas import CanvasDoc
@@ -20,11 +20,9 @@ TIME_LIMIT_S: Final = 120.0
 def folded(updates: Sequence[bytes]) -> bytes:
     """The document that Yjs updates (v1) make, as one update, with what waits for a parent."""
     doc: CanvasDoc = Doc()
-    waiting = Waiting(doc.get_state)
     for update in updates:
         doc.apply_update(update)
-        waiting.note(update)
-    whole, rest = doc.get_update(), waiting.updates()
+    whole, rest = doc.get_update(), waiting_of(doc, updates).updates()
     return merge_updates(whole, *rest) if rest else whole
 
 
