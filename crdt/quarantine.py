@@ -1,10 +1,11 @@
 """Updates that a document could not take, kept for whoever has to find out why."""
 
+import asyncio
 import datetime as dt
 import hashlib
 import logging
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from enum import Enum
 from typing import Any, Final
 
@@ -48,13 +49,14 @@ class Quarantine:
     def __init__(
         self,
         engine: AsyncEngine,
-        spawn: Callable[[Coroutine[Any, Any, None]], object],
+        spawn: Callable[[Coroutine[Any, Any, None]], Awaitable[object]],
         clock: Callable[[], dt.datetime] = lambda: dt.datetime.now(dt.UTC),
     ) -> None:
         self._engine = engine
         self._spawn = spawn
         self._clock = clock
         self._recent: deque[dt.datetime] = deque(maxlen=PER_MINUTE)
+        self._writes: deque[Awaitable[object]] = deque(maxlen=PER_MINUTE)
 
     def note(self, room: str, update: bytes, why: Why, reason: str) -> None:
         """Log an update and keep it; never waits, and is content when the database is away.
@@ -71,7 +73,11 @@ class Quarantine:
         full = len(self._recent) == PER_MINUTE and now - self._recent[0] < dt.timedelta(minutes=1)
         if len(update) <= MAX_BYTES and not full:
             self._recent.append(now)
-            self._spawn(self._keep_quietly(room, update, why, reason))
+            self._writes.append(self._spawn(self._keep_quietly(room, update, why, reason)))
+
+    async def settle(self) -> None:
+        """Wait until what was noted is written: a server that stops keeps it too."""
+        await asyncio.gather(*self._writes)
 
     async def keep(self, room: str, update: bytes, why: Why, reason: str) -> None:
         """Commit an update, and forget the oldest of its room beyond `KEEP`."""

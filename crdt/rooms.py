@@ -158,6 +158,7 @@ class Rooms:
                 await self._journal_task
                 for room_id in list(self._entries):
                     await self._evict(room_id, force=True)
+                await self._quarantine.settle()
                 await self._store.retire()
         except (TimeoutError, SQLAlchemyError, OSError) as error:
             facts = {"action": "stop_incomplete", "reason": type(error).__name__, "rooms": list(self._entries)[:50]}

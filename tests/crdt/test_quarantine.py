@@ -1,4 +1,6 @@
+import asyncio
 import datetime as dt
+from collections.abc import Coroutine
 from types import SimpleNamespace
 from typing import Any
 
@@ -97,14 +99,26 @@ async def test_a_snapshot_that_cannot_be_read_is_never_stored_over(engine: Async
         assert (await connection.execute(sa.select(documents.c.snapshot))).scalar_one() == GARBAGE
 
 
+async def test_stopping_waits_for_what_is_still_written(sqlite_engine: AsyncEngine) -> None:
+    quarantine = Quarantine(sqlite_engine, asyncio.create_task)
+    for name in ("one", "two"):
+        quarantine.note(name, GARBAGE, Why.REFUSED, "no update")
+    await quarantine.settle()
+    assert sorted(room for room, _, _ in await set_aside(sqlite_engine)) == ["one", "two"]
+
+
 async def test_whoever_sends_nothing_but_garbage_fills_no_disk(sqlite_engine: AsyncEngine) -> None:
-    written: list[Any] = []
-    quarantine = Quarantine(sqlite_engine, written.append, clock=lambda: dt.datetime(2026, 1, 1, tzinfo=dt.UTC))
+    written: list[asyncio.Task[None]] = []
+
+    def spawn(work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        written.append(asyncio.create_task(work))
+        return written[-1]
+
+    quarantine = Quarantine(sqlite_engine, spawn, clock=lambda: dt.datetime(2026, 1, 1, tzinfo=dt.UTC))
     for number in range(100):
         quarantine.note("r", b"%d" % number, Why.REFUSED, "no update")
     assert len(written) == PER_MINUTE
-    for work in written:
-        await work
+    await quarantine.settle()
     for number in range(KEEP):
         await quarantine.keep("r", b"later %d" % number, Why.REFUSED, "no update")
     kept = await set_aside(sqlite_engine)
