@@ -19,8 +19,9 @@ from jobs.images import ImageWorkshop
 from jobs.outage import Patience, outlast
 from jobs.policy import Retry, RetryPolicy
 from jobs.progress import ProgressReporter
+from jobs.reading import utcnow
 from jobs.run import Run
-from jobs.runs import Runs, utcnow
+from jobs.runs import Runs
 from jobs.state import (
     Accepted,
     Answered,

@@ -13,8 +13,10 @@ from providers.errors import ErrorClass, ErrorKind
 MAX_MESSAGE_CHARS = 2_000
 _SAME = (
     "id", "kind", "node_id", "ordinal", "parent_id", "batch_id", "seq", "attempt", "failures", "crashes", "polls",
-    "worker", "processor", "priority", "idempotency_key", "request_hash", "request", "requested_by", "remote_id",
+    "worker", "processor", "user_id", "priority", "rank", "admitted_at", "start_at", "deadline_at",
+    "idempotency_key", "request_hash", "request", "requested_by", "remote_id",
     "created_at", "updated_at", "started_at", "finished_at", "resume_at", "cost_usd_micros", "cost_source",
+    "estimate_usd_micros", "reserved_usd_micros", "webhook_token", "webhook_promised",
 )  # fmt: skip
 """Fields of a run that are columns under the same name."""
 
@@ -35,6 +37,7 @@ def run_columns(run: Run) -> dict[str, Any]:
     error = run.error
     return {name: getattr(run, name) for name in _SAME} | {
         "subject_id": run.workflow_id,
+        "provider": run.provider,
         "after": run.after or "",
         "status": run.status.value,
         "stage": run.stage.value,

@@ -27,6 +27,14 @@ UNSET: Final = Unset.UNSET
 
 
 @dataclass(frozen=True, slots=True)
+class Fallback:
+    """A maker to turn to when the one before cannot."""
+
+    provider: str
+    model: str
+
+
+@dataclass(frozen=True, slots=True)
 class RunRequest:
     """A request for pictures on a node.
 
@@ -34,6 +42,10 @@ class RunRequest:
         after: The run seen as the node's current one; None when none was seen.
         node: Inserted into `workflow_nodes` when that has no such row yet.
         parent_id: The run this one retries or varies.
+        priority: The higher goes first.
+        deadline_s: Seconds from the request after which the run has failed.
+        estimate_usd_micros: Reserved in budgets until the run ends.
+        fallbacks: Who is asked, in order, when the maker before cannot.
 
     """
 
@@ -51,12 +63,17 @@ class RunRequest:
     parent_id: str | None = None
     batch_id: str | None = None
     priority: int = 0
+    deadline_s: float | None = None
+    estimate_usd_micros: int | None = None
+    fallbacks: tuple[Fallback, ...] = ()
 
     def to_json(self) -> dict[str, Json]:
         """What `runs.request` keeps: never picture bytes."""
         optional: dict[str, Json] = {
             "metadata": without_data_urls(dict(self.metadata)) if self.metadata else None,
             "webhookUrl": self.webhook_url,
+            "deadlineS": self.deadline_s,
+            "fallbacks": [{"provider": maker.provider, "model": maker.model} for maker in self.fallbacks] or None,
         }
         return {"spec": self.spec.to_json()} | {key: value for key, value in optional.items() if value is not None}
 
@@ -82,7 +99,7 @@ class Requested:
     created: bool
 
 
-def first_state(request: RunRequest, run_id: str, current: Run | None, at: dt.datetime) -> Run:
+def first_state(request: RunRequest, run_id: str, current: Run | None, at: dt.datetime, webhook_token: str) -> Run:
     """The pending run a request makes.
 
     Args:
@@ -90,6 +107,7 @@ def first_state(request: RunRequest, run_id: str, current: Run | None, at: dt.da
         run_id: A fresh id.
         current: The node's current run, which has ended.
         at: Now, aware UTC.
+        webhook_token: Fresh and not to be guessed.
 
     """
     shown: Mapping[str, Json] = {}
@@ -113,7 +131,12 @@ def first_state(request: RunRequest, run_id: str, current: Run | None, at: dt.da
         polls=0,
         worker=None,
         processor=f"{request.provider}:{request.model}",
+        user_id=request.requested_by.get("id"),
         priority=request.priority,
+        rank=0,
+        admitted_at=None,
+        start_at=None,
+        deadline_at=None if request.deadline_s is None else at + dt.timedelta(seconds=request.deadline_s),
         idempotency_key=request.idempotency_key,
         request_hash=request.hash(),
         request=request.to_json(),
@@ -128,5 +151,9 @@ def first_state(request: RunRequest, run_id: str, current: Run | None, at: dt.da
         shown=shown,
         cost_usd_micros=None,
         cost_source=None,
+        estimate_usd_micros=request.estimate_usd_micros,
+        reserved_usd_micros=request.estimate_usd_micros or 0,
+        webhook_token=webhook_token,
+        webhook_promised=False,
         error=None,
     )

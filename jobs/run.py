@@ -13,6 +13,9 @@ from jobs.state import (
     Completed,
     Event,
     Failed,
+    FellBack,
+    Heard,
+    Incident,
     Interrupted,
     RetryScheduled,
     RunError,
@@ -41,6 +44,15 @@ class Run:
         crashes: Attempts begun since the last that ended in an orderly way.
         worker: Who works on it now; None while it is queued or parked.
         processor: "provider:model".
+        user_id: Who asked for it, where that is known.
+        rank: Among runs of one priority the lower goes first.
+        admitted_at: Since when it has a place at its maker; None while it waits for one.
+        start_at: The moment reserved for its call.
+        deadline_at: A run that has not ended by then has failed.
+        estimate_usd_micros: What it was expected to cost, per maker it is at; None where nobody knows.
+        reserved_usd_micros: Held back from budgets until it ends.
+        webhook_token: The part of its callback address that nobody can guess.
+        webhook_promised: Its maker said that it would call back.
         payload: What the run made: {imageUrl, thumbnailUrl, images, adapted}; empty until completed.
         shown: The payload of the last completed run of the node before this one: what the node shows meanwhile.
 
@@ -63,7 +75,12 @@ class Run:
     polls: int
     worker: str | None
     processor: str
+    user_id: str | None
     priority: int
+    rank: int
+    admitted_at: dt.datetime | None
+    start_at: dt.datetime | None
+    deadline_at: dt.datetime | None
     idempotency_key: str | None
     request_hash: str
     request: Mapping[str, Json]
@@ -78,6 +95,10 @@ class Run:
     shown: Mapping[str, Json]
     cost_usd_micros: int | None
     cost_source: str | None
+    estimate_usd_micros: int | None
+    reserved_usd_micros: int
+    webhook_token: str | None
+    webhook_promised: bool
     error: RunError | None
 
     @property
@@ -147,7 +168,7 @@ def applied(run: Run, event: Event, at: dt.datetime) -> Run:  # noqa: C901, PLR0
     status = transition(run.status, event)
     run = replace(run, status=status, seq=run.seq + 1, updated_at=at)
     if status.terminal:
-        run = replace(run, worker=None, resume_at=None, finished_at=at)
+        run = replace(run, worker=None, resume_at=None, finished_at=at, reserved_usd_micros=0)
     match event:
         case Started(worker):
             return replace(
@@ -161,9 +182,16 @@ def applied(run: Run, event: Event, at: dt.datetime) -> Run:  # noqa: C901, PLR0
             )
         case StageEntered(stage):
             return replace(run, stage=stage)
-        case Accepted(remote_id, _, resume_at):
+        case Accepted(remote_id, webhook_promised, resume_at):
             waiting = replace(run, stage=Stage.WAITING, remote_id=remote_id, resume_at=resume_at)
+            waiting = replace(waiting, webhook_promised=webhook_promised)
             return replace(waiting, worker=None, failures=0, crashes=0, polls=0)
+        case Heard() | Incident():
+            return run
+        case FellBack(provider, model, _):
+            moved = replace(run, processor=f"{provider}:{model}", stage=Stage.QUEUED, remote_id=None, resume_at=None)
+            moved = replace(moved, webhook_promised=False, admitted_at=None, start_at=None)
+            return replace(moved, worker=None, failures=0, crashes=0, polls=0)
         case Answered(cost):
             return _billed(run, cost)
         case RetryScheduled(_, resume_at):

@@ -5,8 +5,9 @@ Locks are taken in the order run, then node; a request takes its node only. No t
 
 import asyncio
 import datetime as dt
+import secrets
 import uuid
-from collections.abc import AsyncIterator, Callable, Collection, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, nullcontext
 from typing import Any, Final
 
@@ -15,16 +16,18 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from crdt.canvas import SERVER_KEYS
-from crdt.database import read_only
 from crdt.tables import workflow_nodes, workflows
 from crdt.values import without_data_urls
 from jobs.errors import IdempotencyConflict, RunActive, RunBusy, RunFinished, RunNotFound, StaleAttempt, StaleRequest
+from jobs.ledger import settle
 from jobs.liveness import LEASE_S, WorkerIdentity, alive_until
+from jobs.outgoing import announce
 from jobs.policy import worker_lost
-from jobs.records import RunEvent, changed_columns, event_columns, image_columns, run_columns, run_from_row
+from jobs.reading import RunReader, first_run, of_node, utcnow
+from jobs.records import RunEvent, changed_columns, event_columns, image_columns, run_columns
 from jobs.requests import UNSET, Requested, RunRequest, Unset, first_state
 from jobs.run import Run, applied, changes_node, node_patch, parked, resumed
-from jobs.state import TERMINAL, Cancelled, Completed, Event, Failed, Started, Status, event_payload
+from jobs.state import Cancelled, Completed, Event, Failed, Started, event_payload
 from jobs.state import Requested as RequestedEvent
 from jobs.tables import generated_images, run_events, runs
 
@@ -32,17 +35,9 @@ __all__ = ["UNSET", "Requested", "Run", "RunEvent", "RunRequest", "Runs", "Unset
 
 MAX_CRASHES: Final = 3
 """Attempts that end with the death of their worker before the run is given up."""
-_CHUNK = 500
-"""Ids per statement: SQLite has a limit on bound parameters."""
-_UNFINISHED: Final = (Status.PENDING.value, Status.RUNNING.value)
 
 
-def utcnow() -> dt.datetime:
-    """Now, aware UTC."""
-    return dt.datetime.now(dt.UTC)
-
-
-class Runs:
+class Runs(RunReader):
     """Runs and their events, in SQL.
 
     Args:
@@ -63,10 +58,9 @@ class Runs:
         me: WorkerIdentity | None = None,
         lease_s: float = LEASE_S,
     ) -> None:
+        super().__init__(engine, clock)
         self._engine = engine
-        self._reading = read_only(engine)
         self._hint = hint
-        self._clock = clock
         self._me = me
         self._lease_s = lease_s
         # SQLite takes one writer at a time, and lets the others poll for their turn: queueing here is quicker.
@@ -174,103 +168,6 @@ class Runs:
         self._hint(run.workflow_id, run.id)
         return run
 
-    async def get(self, run_id: str) -> Run:
-        """The run with this id.
-
-        Raises:
-            RunNotFound: There is none.
-
-        """
-        async with self._reading.connect() as connection:
-            run = _first(await connection.execute(sa.select(runs).where(runs.c.id == run_id)))
-        if run is None:
-            raise RunNotFound(run_id)
-        return run
-
-    async def events(self, run_id: str, after_seq: int = 0) -> list[RunEvent]:
-        """Events of a run behind `after_seq`, in order."""
-        query = sa.select(run_events).where(run_events.c.run_id == run_id, run_events.c.seq > after_seq)
-        async with self._reading.connect() as connection:
-            rows = await connection.execute(query.order_by(run_events.c.seq))
-            return [RunEvent(row.run_id, row.seq, row.ts, row.kind, row.payload) for row in rows]
-
-    async def current(self, workflow_id: str, node_ids: Collection[str] | None = None) -> dict[str, Run]:
-        """The current run of each node that has one; `node_ids` limits the answer to these nodes."""
-        if node_ids is None:
-            return await self._current(workflow_id, None)
-        found: dict[str, Run] = {}
-        wanted = sorted(set(node_ids))
-        for at in range(0, len(wanted), _CHUNK):
-            found |= await self._current(workflow_id, wanted[at : at + _CHUNK])
-        return found
-
-    async def history(self, workflow_id: str, node_id: str, limit: int = 50) -> list[Run]:
-        """Runs of a node, newest first."""
-        query = _of_node(workflow_id, node_id).order_by(runs.c.ordinal.desc()).limit(limit)
-        async with self._reading.connect() as connection:
-            return [run_from_row(row) for row in await connection.execute(query)]
-
-    async def batch(self, batch_id: str) -> list[Run]:
-        """Runs of a batch, in the order they were made."""
-        query = sa.select(runs).where(runs.c.batch_id == batch_id).order_by(runs.c.created_at, runs.c.id)
-        async with self._reading.connect() as connection:
-            return [run_from_row(row) for row in await connection.execute(query)]
-
-    async def unfinished(self, limit: int, *, after_id: str = "", idle_since: dt.datetime | None = None) -> list[Run]:
-        """Runs that have not ended, ordered by id, for the sweep.
-
-        Args:
-            limit: At most so many.
-            after_id: Start behind this id: the next page.
-            idle_since: Leave out what was touched after it, and what is parked beyond now.
-
-        """
-        query = sa.select(runs).where(runs.c.status.in_(_UNFINISHED), runs.c.id > after_id)
-        if idle_since is not None:
-            overdue = sa.or_(runs.c.resume_at.is_(None), runs.c.resume_at <= self._clock())
-            query = query.where(runs.c.updated_at <= idle_since, overdue)
-        async with self._reading.connect() as connection:
-            rows = await connection.execute(query.order_by(runs.c.id).limit(limit))
-            return [run_from_row(row) for row in rows]
-
-    async def find(self, run_ids: Collection[str]) -> list[Run]:
-        """Those of these runs that exist."""
-        ids = sorted(set(run_ids))
-        found: list[Run] = []
-        async with self._reading.connect() as connection:
-            for at in range(0, len(ids), _CHUNK):
-                query = sa.select(runs).where(runs.c.id.in_(ids[at : at + _CHUNK]))
-                found += [run_from_row(row) for row in await connection.execute(query)]
-        return found
-
-    async def tallies(self, workflow_ids: Collection[str]) -> dict[str, int]:
-        """How many events the runs of each workflow have had: a number that every recorded event raises."""
-        ids = sorted(set(workflow_ids))
-        found: dict[str, int] = {}
-        async with self._reading.connect() as connection:
-            for at in range(0, len(ids), _CHUNK):
-                total = sa.cast(sa.func.sum(runs.c.seq), sa.BigInteger)
-                query = sa.select(runs.c.subject_id, total).where(runs.c.subject_id.in_(ids[at : at + _CHUNK]))
-                rows = await connection.execute(query.group_by(runs.c.subject_id))
-                found |= {row.subject_id: row[1] for row in rows}
-        return found
-
-    async def overtaken(self, attempts: Mapping[str, int]) -> set[str]:
-        """Of these runs and the attempts at work on them, those that have ended or were taken over."""
-        ids = sorted(attempts)
-        lost: set[str] = set()
-        async with self._reading.connect() as connection:
-            for at in range(0, len(ids), _CHUNK):
-                chunk = ids[at : at + _CHUNK]
-                query = sa.select(runs.c.id, runs.c.status, runs.c.attempt).where(runs.c.id.in_(chunk))
-                held = {
-                    row.id
-                    for row in await connection.execute(query)
-                    if row.status not in TERMINAL and row.attempt == attempts[row.id]
-                }
-                lost |= set(chunk) - held
-        return lost
-
     @asynccontextmanager
     async def _writing(self) -> AsyncIterator[AsyncConnection]:
         async with self._turn or nullcontext(), self._engine.begin() as connection:
@@ -279,8 +176,8 @@ class Runs:
     async def _request(self, connection: AsyncConnection, request: RunRequest) -> Requested:
         now = self._clock()
         await self._ensure_node(connection, request, now)
-        query = _of_node(request.workflow_id, request.node_id).order_by(runs.c.ordinal.desc()).limit(1)
-        current = _first(await connection.execute(query))
+        query = of_node(request.workflow_id, request.node_id).order_by(runs.c.ordinal.desc()).limit(1)
+        current = first_run(await connection.execute(query))
         known = await _known(connection, request)
         if known is not None:
             return Requested(known, created=False)
@@ -288,7 +185,7 @@ class Runs:
             raise StaleRequest(current)
         if current is not None and not current.status.terminal:
             raise RunActive(current)
-        run = first_state(request, uuid.uuid4().hex, current, now)
+        run = first_state(request, uuid.uuid4().hex, current, now, secrets.token_urlsafe(24))
         # Another request, on another node and in another transaction, may use the same idempotency key right now:
         # this waits for it to end, and inserts nothing if it committed.
         insert = self._insert(runs).values(**run_columns(run)).on_conflict_do_nothing().returning(runs.c.id)
@@ -327,7 +224,7 @@ class Runs:
     async def _locked(self, connection: AsyncConnection, run_id: str) -> Run | None:
         # The weaker lock: a request that names this run as its parent, or a new event, need not wait for it.
         query = sa.select(runs).where(runs.c.id == run_id).with_for_update(key_share=True)
-        return _first(await connection.execute(query))
+        return first_run(await connection.execute(query))
 
     async def _attempted(self, connection: AsyncConnection, run_id: str, attempt: int) -> Run:
         run = await self._locked(connection, run_id)
@@ -354,6 +251,9 @@ class Runs:
         if isinstance(event, Completed) and event.images:
             rows = [image_columns(after, image) for image in event.images]
             await connection.execute(sa.insert(generated_images), rows)
+        await settle(connection, after, event)
+        if after.status.terminal:
+            await announce(connection, after)
         if changes_node(event):
             await self._show(connection, after)
         return after
@@ -372,21 +272,6 @@ class Runs:
             update = sa.update(workflow_nodes).where(mine).values(node_data=shown, updated_at=run.updated_at)
             await connection.execute(update)
 
-    async def _current(self, workflow_id: str, node_ids: Collection[str] | None) -> dict[str, Run]:
-        mine = [runs.c.subject_id == workflow_id]
-        if node_ids is not None:
-            mine.append(runs.c.node_id.in_(list(node_ids)))
-        newest = (
-            sa.select(runs.c.node_id, sa.func.max(runs.c.ordinal).label("ordinal"))
-            .where(*mine)
-            .group_by(runs.c.node_id)
-            .subquery()
-        )
-        same = sa.and_(runs.c.node_id == newest.c.node_id, runs.c.ordinal == newest.c.ordinal)
-        query = sa.select(runs).join(newest, same).where(runs.c.subject_id == workflow_id)
-        async with self._reading.connect() as connection:
-            return {row.node_id: run_from_row(row) for row in await connection.execute(query)}
-
     def _insert(self, table: sa.Table) -> Any:
         return sqlite.insert(table) if self._engine.dialect.name == "sqlite" else postgresql.insert(table)
 
@@ -395,25 +280,16 @@ async def _known(connection: AsyncConnection, request: RunRequest) -> Run | None
     """The run that an equal request made before."""
     if request.idempotency_key is not None:
         query = sa.select(runs).where(runs.c.idempotency_key == request.idempotency_key)
-        run = _first(await connection.execute(query))
+        run = first_run(await connection.execute(query))
         if run is not None and run.request_hash != request.hash():
             raise IdempotencyConflict(request.idempotency_key)
         if run is not None:
             return run
     if isinstance(request.after, Unset):
         return None
-    query = _of_node(request.workflow_id, request.node_id).where(runs.c.after == (request.after or ""))
-    return _first(await connection.execute(query))
-
-
-def _of_node(workflow_id: str, node_id: str) -> sa.Select[Any]:
-    return sa.select(runs).where(runs.c.subject_id == workflow_id, runs.c.node_id == node_id)
+    query = of_node(request.workflow_id, request.node_id).where(runs.c.after == (request.after or ""))
+    return first_run(await connection.execute(query))
 
 
 def _node_where(workflow_id: str, node_id: str) -> sa.ColumnElement[bool]:
     return sa.and_(workflow_nodes.c.workflow_id == workflow_id, workflow_nodes.c.id == node_id)
-
-
-def _first(rows: sa.CursorResult[Any]) -> Run | None:
-    row = rows.one_or_none()
-    return run_from_row(row) if row is not None else None

@@ -1,8 +1,8 @@
 """The state machine of a run: statuses, stages, events and which event may follow which status. Pure.
 
-          Started           RetryScheduled, Interrupted, Accepted, Answered, StageEntered, Started
-pending ----------> running --+
-   |                   |  ^---+
+          Started           RetryScheduled, Interrupted, FellBack, Accepted, Heard, Incident, Answered,
+pending ----------> running --+                                                  StageEntered, Started
+   |  FellBack         |  ^---+
    | Cancelled, Failed | Completed, Failed, Cancelled
    v                   v
    completed | failed | cancelled: terminal, they never change
@@ -136,6 +136,34 @@ class Accepted:
 
 
 @dataclass(frozen=True, slots=True)
+class Heard:
+    """The maker called back about the run; `state` is what it said, in its words."""
+
+    kind: ClassVar[str] = "heard"
+    delivery_id: str
+    state: str
+
+
+@dataclass(frozen=True, slots=True)
+class Incident:
+    """Something that should not happen and is worth a look; the run goes on."""
+
+    kind: ClassVar[str] = "incident"
+    code: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class FellBack:
+    """The run goes on with another maker, because of `error` at the one before."""
+
+    kind: ClassVar[str] = "fell_back"
+    provider: str
+    model: str
+    error: RunError
+
+
+@dataclass(frozen=True, slots=True)
 class Answered:
     """The maker delivered and billed; recorded before anything else can go wrong, so that no cost is lost."""
 
@@ -191,6 +219,9 @@ Event: TypeAlias = (
     | Started
     | StageEntered
     | Accepted
+    | Heard
+    | Incident
+    | FellBack
     | Answered
     | RetryScheduled
     | Interrupted
@@ -203,9 +234,13 @@ TRANSITIONS: Final[Mapping[tuple[Status, type[Event]], Status]] = {
     (Status.PENDING, Started): Status.RUNNING,
     (Status.PENDING, Failed): Status.FAILED,
     (Status.PENDING, Cancelled): Status.CANCELLED,
+    (Status.PENDING, FellBack): Status.PENDING,
     (Status.RUNNING, Started): Status.RUNNING,
     (Status.RUNNING, StageEntered): Status.RUNNING,
     (Status.RUNNING, Accepted): Status.RUNNING,
+    (Status.RUNNING, Heard): Status.RUNNING,
+    (Status.RUNNING, Incident): Status.RUNNING,
+    (Status.RUNNING, FellBack): Status.RUNNING,
     (Status.RUNNING, Answered): Status.RUNNING,
     (Status.RUNNING, RetryScheduled): Status.RUNNING,
     (Status.RUNNING, Interrupted): Status.RUNNING,
@@ -229,7 +264,7 @@ def transition(status: Status, event: Event) -> Status:
         raise IllegalTransition(status, event.kind) from None
 
 
-def event_payload(event: Event) -> dict[str, Json]:  # noqa: PLR0911 - one case for each event
+def event_payload(event: Event) -> dict[str, Json]:  # noqa: C901, PLR0911 - one case for each event
     """What `run_events.payload` keeps of an event: camelCase JSON without picture bytes."""
     match event:
         case Requested(by) | Cancelled(by):
@@ -244,6 +279,12 @@ def event_payload(event: Event) -> dict[str, Json]:  # noqa: PLR0911 - one case 
                 "webhookPromised": webhook_promised,
                 "resumeAt": resume_at.isoformat(),
             }
+        case Heard(delivery_id, state):
+            return {"deliveryId": delivery_id, "state": state}
+        case Incident(code, message):
+            return {"code": code, "message": message}
+        case FellBack(provider, model, error):
+            return {"provider": provider, "model": model, "error": error_json(error)}
         case Answered(cost):
             return cost_json(cost)
         case RetryScheduled(error, resume_at):

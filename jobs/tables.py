@@ -29,7 +29,18 @@ runs = sa.Table(
     # Who works on it at this moment; NULL while it is queued or parked.
     sa.Column("worker", sa.String(64)),
     sa.Column("processor", sa.String(256), nullable=False),
+    # The part of the processor that limits, pauses and budgets go by.
+    sa.Column("provider", sa.String(64), nullable=False, server_default=""),
+    # Who asked, as access tokens name them; fairness, budgets and bulk cancels go by it.
+    sa.Column("user_id", sa.String(256)),
     sa.Column("priority", sa.Integer, nullable=False),
+    # Among runs of one priority the lower rank goes first; moved to the front or back by changing it.
+    sa.Column("rank", sa.Integer, nullable=False, server_default="0"),
+    # Given a place at its provider; NULL while it waits for one.
+    sa.Column("admitted_at", UtcDateTime),
+    # The moment reserved for its call: never before it.
+    sa.Column("start_at", UtcDateTime),
+    sa.Column("deadline_at", UtcDateTime),
     sa.Column("idempotency_key", sa.String(256), unique=True),
     sa.Column("request_hash", sa.String(64), nullable=False),
     sa.Column("request", JSON, nullable=False),
@@ -45,6 +56,12 @@ runs = sa.Table(
     sa.Column("shown", JSON),
     sa.Column("cost_usd_micros", sa.BigInteger),
     sa.Column("cost_source", sa.String(16)),
+    # What it was expected to cost when it was asked for, and how much of that is still held back from budgets.
+    sa.Column("estimate_usd_micros", sa.BigInteger),
+    sa.Column("reserved_usd_micros", sa.BigInteger, nullable=False, server_default="0"),
+    # Part of the address its provider calls back: nobody can guess it.
+    sa.Column("webhook_token", sa.String(64)),
+    sa.Column("webhook_promised", sa.Boolean, nullable=False, server_default=sa.false()),
     sa.Column("error_code", sa.String(64)),
     sa.Column("error_class", sa.String(32)),
     sa.Column("error_kind", sa.String(32)),
@@ -62,6 +79,10 @@ runs = sa.Table(
     sa.UniqueConstraint("subject_id", "node_id", "ordinal"),
     sa.Index("ix_runs_status_id", "status", "id"),
     sa.Index("ix_runs_subject_id_seq", "subject_id", "seq"),
+    sa.Index("ix_runs_subject_id_created_at", "subject_id", "created_at"),
+    sa.Index("ix_runs_user_id_created_at", "user_id", "created_at"),
+    sa.Index("ix_runs_provider_remote_id", "provider", "remote_id"),
+    sa.Index("ix_runs_status_admitted_at", "status", "admitted_at"),
 )
 
 run_events = sa.Table(
@@ -117,4 +138,91 @@ workers = sa.Table(
     sa.Column("pid", sa.Integer, nullable=False),
     sa.Column("process", sa.String(64), nullable=False),
     sa.Column("seen_at", UtcDateTime, nullable=False),
+    # Attempts it can be at, at once.
+    sa.Column("concurrency", sa.Integer, nullable=False, server_default="100"),
+)
+
+admissions = sa.Table(
+    "admissions",
+    metadata,
+    # One row for each call that was let through; limits on calls in a time are counted here. Old rows are deleted.
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("run_id", sa.String(64), nullable=False),
+    sa.Column("provider", sa.String(64), nullable=False),
+    sa.Column("model", sa.String(192), nullable=False),
+    sa.Column("workflow_id", sa.String(128), nullable=False),
+    sa.Column("user_id", sa.String(256)),
+    sa.Column("start_at", UtcDateTime, nullable=False, index=True),
+)
+
+pauses = sa.Table(
+    "pauses",
+    metadata,
+    # scope: all | provider | workflow; kind: operator | rate_limit. Nothing is let through while one holds.
+    sa.Column("scope", sa.String(16), primary_key=True),
+    sa.Column("key", sa.String(256), primary_key=True),
+    sa.Column("kind", sa.String(16), primary_key=True),
+    # NULL: until somebody resumes it.
+    sa.Column("until", UtcDateTime),
+    sa.Column("reason", sa.String(500), nullable=False),
+    sa.Column("by", sa.String(256)),
+    sa.Column("at", UtcDateTime, nullable=False),
+)
+
+run_costs = sa.Table(
+    "run_costs",
+    metadata,
+    # What was billed, one row for each bill. No foreign key: money stays spent when its canvas is deleted.
+    sa.Column("run_id", sa.String(64), primary_key=True),
+    sa.Column("number", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("attempt", sa.Integer, nullable=False),
+    sa.Column("provider", sa.String(64), nullable=False),
+    sa.Column("model", sa.String(192), nullable=False),
+    sa.Column("workflow_id", sa.String(128), nullable=False),
+    sa.Column("user_id", sa.String(256)),
+    sa.Column("usd_micros", sa.BigInteger, nullable=False),
+    sa.Column("source", sa.String(16), nullable=False),
+    sa.Column("detail", JSON, nullable=False),
+    sa.Column("billed_at", UtcDateTime, nullable=False, index=True),
+    sa.Index("ix_run_costs_workflow_id_billed_at", "workflow_id", "billed_at"),
+    sa.Index("ix_run_costs_user_id_billed_at", "user_id", "billed_at"),
+    sa.Index("ix_run_costs_provider_billed_at", "provider", "billed_at"),
+)
+
+budgets = sa.Table(
+    "budgets",
+    metadata,
+    # scope: all | workflow | user | provider; period: day | month | total (UTC).
+    sa.Column("scope", sa.String(16), primary_key=True),
+    sa.Column("key", sa.String(256), primary_key=True),
+    sa.Column("period", sa.String(16), primary_key=True),
+    sa.Column("limit_usd_micros", sa.BigInteger, nullable=False),
+    sa.Column("by", sa.String(256)),
+    sa.Column("updated_at", UtcDateTime, nullable=False),
+)
+
+outgoing_calls = sa.Table(
+    "outgoing_calls",
+    metadata,
+    # Calls to the webhookUrl of a request, written with the event they tell of. The body is kept: it was signed.
+    sa.Column("id", sa.String(64), primary_key=True),
+    sa.Column("run_id", sa.String(64), nullable=False, index=True),
+    sa.Column("url", sa.Text, nullable=False),
+    sa.Column("body", sa.Text, nullable=False),
+    sa.Column("attempts", sa.Integer, nullable=False, server_default="0"),
+    # When to try (again); NULL once it was delivered or given up.
+    sa.Column("next_at", UtcDateTime, index=True),
+    sa.Column("created_at", UtcDateTime, nullable=False),
+    sa.Column("delivered_at", UtcDateTime),
+    sa.Column("last_status", sa.Integer),
+    sa.Column("last_error", sa.String(500)),
+)
+
+secrets = sa.Table(
+    "secrets",
+    metadata,
+    # Made by the server itself at its first need, the same for every process: what signs outgoing calls.
+    sa.Column("name", sa.String(64), primary_key=True),
+    sa.Column("value", sa.String(256), nullable=False),
+    sa.Column("created_at", UtcDateTime, nullable=False),
 )

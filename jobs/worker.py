@@ -16,8 +16,9 @@ from jobs.actor import Actor, Later
 from jobs.errors import QueueAway
 from jobs.liveness import BEAT_S, Liveness
 from jobs.queue import Handlers, JobQueue, Next
+from jobs.reading import utcnow
 from jobs.run import Run
-from jobs.runs import Runs, utcnow
+from jobs.runs import Runs
 from jobs.trouble import log_trouble
 
 logger = logging.getLogger(__name__)

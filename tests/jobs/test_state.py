@@ -18,6 +18,9 @@ from jobs.state import (
     Completed,
     Event,
     Failed,
+    FellBack,
+    Heard,
+    Incident,
     Interrupted,
     Requested,
     RetryScheduled,
@@ -44,6 +47,9 @@ EVENTS: st.SearchStrategy[Event] = st.one_of(
     st.builds(Accepted, remote_id=st.just("remote"), webhook_promised=st.booleans(), resume_at=st.just(LATER)),
     st.builds(Answered, cost=st.builds(Cost, usd_micros=st.integers(0, 10**9), source=st.just("price"))),
     st.just(RetryScheduled(ERROR, LATER)),
+    st.just(Heard("msg_1", "processing")),
+    st.just(Incident("polled", "It had to be polled.")),
+    st.just(FellBack("demo", "demo-1", ERROR)),
     st.builds(Interrupted, billing_ambiguous=st.booleans()),
     st.just(Completed((IMAGE,), Cost(7, "price"), ("Adapted.",))),
     st.just(Failed(ERROR)),
@@ -52,7 +58,7 @@ EVENTS: st.SearchStrategy[Event] = st.one_of(
 
 
 def fresh() -> Run:
-    return first_state(request(), "run", None, START)
+    return first_state(request(), "run", None, START, "token")
 
 
 def walk(events: list[Event]) -> list[Run]:
@@ -167,7 +173,7 @@ def test_a_failed_run_shows_its_error_and_a_cancelled_one_none() -> None:
 
 
 def test_the_model_may_hold_colons() -> None:
-    run = first_state(request(provider="a", model="b:c:d"), "run", None, START)
+    run = first_state(request(provider="a", model="b:c:d"), "run", None, START, "token")
     assert (run.provider, run.model) == ("a", "b:c:d")
 
 
