@@ -2,12 +2,15 @@
 
 import contextlib
 import sqlite3
+from functools import partial
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+
+from crdt import sqlite_driver
 
 BUSY_TIMEOUT_MS = 15_000
 """How long a SQLite writer waits for another one before it gives up."""
@@ -24,8 +27,10 @@ def create_engine(url: str) -> AsyncEngine:
         url: `sqlite+aiosqlite:///path` or `postgresql+asyncpg://...`.
 
     """
-    if sa.make_url(url).get_backend_name() == "sqlite":
-        engine = create_async_engine(url, pool_size=8, max_overflow=8, hide_parameters=True)
+    parsed = sa.make_url(url)
+    if parsed.get_backend_name() == "sqlite":
+        connected = partial(sqlite_driver.connect, parsed.database or "")
+        engine = create_async_engine(url, async_creator=connected, pool_size=8, max_overflow=8, hide_parameters=True)
         prepare_sqlite(engine.sync_engine)
         return engine
     return create_async_engine(

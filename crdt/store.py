@@ -1,7 +1,7 @@
 """What a room needs of SQL: the update log, snapshots, the keeper's lease, and the mirror in `workflow_nodes`."""
 
 import datetime as dt
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
@@ -12,8 +12,8 @@ from crdt.database import insert_into, read_only
 from crdt.growth_store import GrowthStore
 from crdt.mirror import write_mirror
 from crdt.rows import EdgeRow, Head, Loaded, Mirror, NodeRow
-from crdt.sqlite_writer import SqliteWriter
 from crdt.tables import document_updates, documents, processes, workflows
+from crdt.transactions import Transactions
 
 __all__ = ["EdgeRow", "Head", "Loaded", "Mirror", "NodeRow", "SqlStore"]
 
@@ -33,16 +33,23 @@ class SqlStore:
         engine: From `crdt.database.create_engine`.
         process_id: Who we are in `documents.keeper` and `processes.id`.
         lease_s: How long a process that stopped beating still counts as alive (seconds).
+        transactions: Shared with whoever else writes in this process.
 
     """
 
-    def __init__(self, engine: AsyncEngine, process_id: str, lease_s: float = LEASE_S) -> None:
+    def __init__(
+        self,
+        engine: AsyncEngine,
+        process_id: str,
+        lease_s: float = LEASE_S,
+        transactions: Transactions | None = None,
+    ) -> None:
         self._engine = engine
         self._reading = read_only(engine)
         self._process_id = process_id
         self._lease = dt.timedelta(seconds=lease_s)
         self._sqlite = engine.dialect.name == "sqlite"
-        self._writer = SqliteWriter(str(engine.url.database)) if self._sqlite else None
+        self._transactions = transactions or Transactions(engine)
         self.growth = GrowthStore(engine, process_id)
 
     @property
@@ -74,8 +81,8 @@ class SqlStore:
 
         """
         now = _now()
-        if self._writer is not None:
-            return await self._writer.append({room: pack(updates[room]) for room in updates}, now)
+        if self._transactions.writer is not None:
+            return await self._transactions.writer.append({room: pack(updates[room]) for room in updates}, now)
         rooms = sorted(updates)
         async with self._engine.begin() as connection:
             query = sa.select(documents.c.id, documents.c.seq).where(documents.c.id.in_(rooms)).order_by(documents.c.id)
@@ -218,14 +225,7 @@ class SqlStore:
             connection.execute(sa.update(documents).where(mine).values(mirror_seq=follows))
             return True
 
-        return await self._transact(write)
-
-    async def _transact(self, work: Callable[[sa.Connection], T]) -> T:
-        """Commit what `work` does, with as few changes of thread as the database allows."""
-        if self._writer is not None:
-            return await self._writer.run(work)
-        async with self._engine.begin() as connection:
-            return await connection.run_sync(work)
+        return await self._transactions.run(write)
 
     def _keeper_is_dead(self) -> sa.ColumnElement[bool]:
         if self._sqlite:

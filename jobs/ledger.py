@@ -1,14 +1,13 @@
 """What runs cost: a row for every bill."""
 
 import sqlalchemy as sa
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from jobs.run import Run
 from jobs.state import Answered, Completed, Event
 from jobs.tables import run_costs
 
 
-async def settle(connection: AsyncConnection, run: Run, event: Event) -> None:
+def settle(connection: sa.Connection, run: Run, event: Event) -> None:
     """Write what an event says was billed, in the transaction that records the event.
 
     Args:
@@ -33,4 +32,4 @@ async def settle(connection: AsyncConnection, run: Run, event: Event) -> None:
         "detail": dict(cost.detail),
         "billed_at": run.updated_at,
     }
-    await connection.execute(sa.insert(run_costs).values(**row))
+    connection.execute(sa.insert(run_costs).values(**row))

@@ -12,7 +12,7 @@ from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from crdt.tables import UtcDateTime
 from jobs.tables import workers
@@ -62,7 +62,7 @@ class Liveness:
     async def beat(self) -> None:
         """Commit that this worker lives."""
         async with self._engine.begin() as connection:
-            now = await database_now(connection)
+            now = await connection.run_sync(database_now)
             insert: Any = (sqlite if connection.dialect.name == "sqlite" else postgresql).insert(workers)
             me = self.me
             values = {"id": me.id, "host": me.host, "pid": me.pid, "process": me.process, "seen_at": now}
@@ -73,13 +73,13 @@ class Liveness:
     async def retire(self) -> None:
         """Commit that this worker is gone, and forget those that died long ago."""
         async with self._engine.begin() as connection:
-            now = await database_now(connection)
+            now = await connection.run_sync(database_now)
             long_dead = workers.c.seen_at < now - dt.timedelta(hours=1)
             await connection.execute(sa.delete(workers).where(sa.or_(workers.c.id == self.me.id, long_dead)))
 
 
-async def alive_until(
-    connection: AsyncConnection,
+def alive_until(
+    connection: sa.Connection,
     worker: str,
     me: WorkerIdentity | None = None,
     lease_s: float = LEASE_S,
@@ -98,7 +98,7 @@ async def alive_until(
         process_exists: Whether a process of this machine runs; by default the system is asked.
 
     """
-    row = (await connection.execute(sa.select(workers).where(workers.c.id == worker))).one_or_none()
+    row = (connection.execute(sa.select(workers).where(workers.c.id == worker))).one_or_none()
     if row is None:
         return None
     if me is not None and row.host == me.host and row.process != me.process:
@@ -106,15 +106,15 @@ async def alive_until(
         if row.pid == me.pid or not exists(row.pid):
             return None
     until: dt.datetime = row.seen_at + dt.timedelta(seconds=lease_s)
-    return until if until > await database_now(connection) else None
+    return until if until > database_now(connection) else None
 
 
-async def database_now(connection: AsyncConnection) -> dt.datetime:
+def database_now(connection: sa.Connection) -> dt.datetime:
     """The time all processes agree on: the database's; on SQLite, which is one machine, ours."""
     if connection.dialect.name == "sqlite":
         return dt.datetime.now(dt.UTC)
     # Not now(): that is when the transaction began, which may be before it waited for a lock.
-    now: dt.datetime = (await connection.execute(sa.select(sa.func.clock_timestamp(type_=UtcDateTime)))).scalar_one()
+    now: dt.datetime = (connection.execute(sa.select(sa.func.clock_timestamp(type_=UtcDateTime)))).scalar_one()
     return now
 
 

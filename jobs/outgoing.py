@@ -4,7 +4,6 @@ import json
 import uuid
 
 import sqlalchemy as sa
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from crdt.json import Json
 from jobs.run import MICROS, Run
@@ -12,7 +11,7 @@ from jobs.state import RunError
 from jobs.tables import outgoing_calls
 
 
-async def announce(connection: AsyncConnection, run: Run) -> None:
+def announce(connection: sa.Connection, run: Run) -> None:
     """Write the call that tells of a run's end, in the transaction that ends it.
 
     Args:
@@ -30,7 +29,7 @@ async def announce(connection: AsyncConnection, run: Run) -> None:
         "next_at": run.updated_at,
         "created_at": run.updated_at,
     }
-    await connection.execute(sa.insert(outgoing_calls).values(**row))
+    connection.execute(sa.insert(outgoing_calls).values(**row))
 
 
 def message_of(run: Run) -> dict[str, Json]:

@@ -3,20 +3,19 @@
 Locks are taken in the order run, then node; a request takes its node only. No two of them can wait for each other.
 """
 
-import asyncio
 import datetime as dt
 import secrets
 import uuid
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager, nullcontext
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from crdt.canvas import SERVER_KEYS
 from crdt.tables import workflow_nodes, workflows
+from crdt.transactions import Transactions
 from crdt.values import without_data_urls
 from jobs.errors import IdempotencyConflict, RunActive, RunBusy, RunFinished, RunNotFound, StaleAttempt, StaleRequest
 from jobs.ledger import settle
@@ -46,6 +45,7 @@ class Runs(RunReader):
         clock: The time, aware UTC.
         me: The worker of this process, so that the dead of this machine are known at once.
         lease_s: Seconds without a beat after which a worker counts as dead.
+        transactions: Shared with whoever else writes in this process.
 
     """
 
@@ -57,14 +57,14 @@ class Runs(RunReader):
         clock: Callable[[], dt.datetime] = utcnow,
         me: WorkerIdentity | None = None,
         lease_s: float = LEASE_S,
+        transactions: Transactions | None = None,
     ) -> None:
         super().__init__(engine, clock)
         self._engine = engine
         self._hint = hint
         self._me = me
         self._lease_s = lease_s
-        # SQLite takes one writer at a time, and lets the others poll for their turn: queueing here is quicker.
-        self._turn = asyncio.Lock() if engine.dialect.name == "sqlite" else None
+        self._transactions = transactions or Transactions(engine)
 
     async def request_run(self, request: RunRequest) -> Requested:
         """Make the run that is asked for, or find the one an equal request made; commits run, event and node row.
@@ -75,8 +75,7 @@ class Runs(RunReader):
             IdempotencyConflict: The key was used with another body.
 
         """
-        async with self._writing() as connection:
-            requested = await self._request(connection, request)
+        requested = await self._transactions.run(lambda connection: self._request(connection, request))
         if requested.created:
             self._hint(requested.run.workflow_id, requested.run.id)
         return requested
@@ -94,21 +93,11 @@ class Runs(RunReader):
             RunBusy: Another worker, believed alive, works on it.
 
         """
-        async with self._writing() as connection:
-            run = await self._locked(connection, run_id)
-            if run is None or run.status.terminal:
-                return None
-            if run.worker is not None and run.worker != worker:
-                until = await alive_until(connection, run.worker, self._me, self._lease_s)
-                if until is not None:
-                    raise RunBusy(run_id, run.worker, until)
-            if run.crashes < MAX_CRASHES and run.parked_remotely:
-                begun = resumed(run, worker, self._clock())
-                await self._update(connection, run, begun)
-                return begun
-            event = Started(worker) if run.crashes < MAX_CRASHES else Failed(worker_lost(run.stage, run.crashes))
-            begun = await self._apply(connection, run, event)
-        self._hint(begun.workflow_id, begun.id)
+        before, begun = await self._transactions.run(lambda connection: self._begin(connection, run_id, worker))
+        if before is None or begun is None:
+            return None
+        if begun.seq > before.seq:
+            self._hint(begun.workflow_id, begun.id)
         return None if begun.status.terminal else begun
 
     async def record(self, run_id: str, attempt: int, event: Event, *, after_seq: int | None = None) -> Run:
@@ -128,14 +117,17 @@ class Runs(RunReader):
             IllegalTransition: The event cannot happen now.
 
         """
-        async with self._writing() as connection:
+
+        def write(connection: sa.Connection) -> tuple[Run, bool]:
             if after_seq is not None:
-                written = await self._written(connection, run_id, after_seq + 1, event)
+                written = self._written(connection, run_id, after_seq + 1, event)
                 if written is not None:
-                    return written
-            run = await self._attempted(connection, run_id, attempt)
-            run = await self._apply(connection, run, event)
-        self._hint(run.workflow_id, run.id)
+                    return written, False
+            return self._apply(connection, self._attempted(connection, run_id, attempt), event), True
+
+        run, changed = await self._transactions.run(write)
+        if changed:
+            self._hint(run.workflow_id, run.id)
         return run
 
     async def park(self, run_id: str, attempt: int, resume_at: dt.datetime) -> Run:
@@ -145,11 +137,14 @@ class Runs(RunReader):
             RunNotFound, RunFinished, StaleAttempt: As `record`.
 
         """
-        async with self._writing() as connection:
-            run = await self._attempted(connection, run_id, attempt)
+
+        def write(connection: sa.Connection) -> Run:
+            run = self._attempted(connection, run_id, attempt)
             waiting = parked(run, resume_at, self._clock())
-            await self._update(connection, run, waiting)
+            self._update(connection, run, waiting)
             return waiting
+
+        return await self._transactions.run(write)
 
     async def cancel(self, run_id: str, by: Mapping[str, str]) -> Run:
         """Commit that the run is cancelled; one that has ended is left, and returned, as it is.
@@ -158,27 +153,42 @@ class Runs(RunReader):
             RunNotFound: No run has this id.
 
         """
-        async with self._writing() as connection:
-            run = await self._locked(connection, run_id)
+
+        def write(connection: sa.Connection) -> tuple[Run, bool]:
+            run = self._locked(connection, run_id)
             if run is None:
                 raise RunNotFound(run_id)
             if run.status.terminal:
-                return run
-            run = await self._apply(connection, run, Cancelled(dict(by)))
-        self._hint(run.workflow_id, run.id)
+                return run, False
+            return self._apply(connection, run, Cancelled(dict(by))), True
+
+        run, changed = await self._transactions.run(write)
+        if changed:
+            self._hint(run.workflow_id, run.id)
         return run
 
-    @asynccontextmanager
-    async def _writing(self) -> AsyncIterator[AsyncConnection]:
-        async with self._turn or nullcontext(), self._engine.begin() as connection:
-            yield connection
+    def _begin(self, connection: sa.Connection, run_id: str, worker: str) -> tuple[Run | None, Run | None]:
+        """The run before and after a worker begins; twice the same when it has ended."""
+        run = self._locked(connection, run_id)
+        if run is None or run.status.terminal:
+            return run, run
+        if run.worker is not None and run.worker != worker:
+            until = alive_until(connection, run.worker, self._me, self._lease_s)
+            if until is not None:
+                raise RunBusy(run_id, run.worker, until)
+        if run.crashes < MAX_CRASHES and run.parked_remotely:
+            begun = resumed(run, worker, self._clock())
+            self._update(connection, run, begun)
+            return run, begun
+        event = Started(worker) if run.crashes < MAX_CRASHES else Failed(worker_lost(run.stage, run.crashes))
+        return run, self._apply(connection, run, event)
 
-    async def _request(self, connection: AsyncConnection, request: RunRequest) -> Requested:
+    def _request(self, connection: sa.Connection, request: RunRequest) -> Requested:
         now = self._clock()
-        await self._ensure_node(connection, request, now)
+        self._ensure_node(connection, request, now)
         query = of_node(request.workflow_id, request.node_id).order_by(runs.c.ordinal.desc()).limit(1)
-        current = first_run(await connection.execute(query))
-        known = await _known(connection, request)
+        current = first_run(connection.execute(query))
+        known = _known(connection, request)
         if known is not None:
             return Requested(known, created=False)
         if not isinstance(request.after, Unset) and request.after != (current.id if current else None):
@@ -189,25 +199,25 @@ class Runs(RunReader):
         # Another request, on another node and in another transaction, may use the same idempotency key right now:
         # this waits for it to end, and inserts nothing if it committed.
         insert = self._insert(runs).values(**run_columns(run)).on_conflict_do_nothing().returning(runs.c.id)
-        if (await connection.execute(insert)).scalar_one_or_none() is None:
-            known = await _known(connection, request)
+        if (connection.execute(insert)).scalar_one_or_none() is None:
+            known = _known(connection, request)
             if known is None:
                 raise StaleRequest(current)
             return Requested(known, created=False)
         event = RequestedEvent(dict(request.requested_by))
-        await connection.execute(sa.insert(run_events).values(**event_columns(run, event)))
-        await self._show(connection, run)
+        connection.execute(sa.insert(run_events).values(**event_columns(run, event)))
+        self._show(connection, run)
         return Requested(run, created=True)
 
-    async def _ensure_node(self, connection: AsyncConnection, request: RunRequest, now: dt.datetime) -> None:
+    def _ensure_node(self, connection: sa.Connection, request: RunRequest, now: dt.datetime) -> None:
         """Lock the node's row, inserted where it is missing; every request for the node goes through this lock."""
         mine = _node_where(request.workflow_id, request.node_id)
         lock = sa.select(workflow_nodes.c.id).where(mine).with_for_update(key_share=True)
-        if (await connection.execute(lock)).scalar_one_or_none() is not None:
+        if (connection.execute(lock)).scalar_one_or_none() is not None:
             return
         values: dict[str, Any] = {"created_at": now, "updated_at": now}
         workflow = self._insert(workflows).values(id=request.workflow_id, title="", **values)
-        await connection.execute(workflow.on_conflict_do_nothing())
+        connection.execute(workflow.on_conflict_do_nothing())
         data = {key: without_data_urls(v) for key, v in request.node.node_data.items() if key not in SERVER_KEYS}
         node = self._insert(workflow_nodes).values(
             workflow_id=request.workflow_id,
@@ -218,16 +228,16 @@ class Runs(RunReader):
             present=True,
             **values,
         )
-        await connection.execute(node.on_conflict_do_nothing())
-        await connection.execute(lock)
+        connection.execute(node.on_conflict_do_nothing())
+        connection.execute(lock)
 
-    async def _locked(self, connection: AsyncConnection, run_id: str) -> Run | None:
+    def _locked(self, connection: sa.Connection, run_id: str) -> Run | None:
         # The weaker lock: a request that names this run as its parent, or a new event, need not wait for it.
         query = sa.select(runs).where(runs.c.id == run_id).with_for_update(key_share=True)
-        return first_run(await connection.execute(query))
+        return first_run(connection.execute(query))
 
-    async def _attempted(self, connection: AsyncConnection, run_id: str, attempt: int) -> Run:
-        run = await self._locked(connection, run_id)
+    def _attempted(self, connection: sa.Connection, run_id: str, attempt: int) -> Run:
+        run = self._locked(connection, run_id)
         if run is None:
             raise RunNotFound(run_id)
         if run.status.terminal:
@@ -236,51 +246,51 @@ class Runs(RunReader):
             raise StaleAttempt(run)
         return run
 
-    async def _written(self, connection: AsyncConnection, run_id: str, seq: int, event: Event) -> Run | None:
+    def _written(self, connection: sa.Connection, run_id: str, seq: int, event: Event) -> Run | None:
         """The run, if this very event is recorded under this number."""
-        run = await self._locked(connection, run_id)
+        run = self._locked(connection, run_id)
         query = sa.select(run_events).where(run_events.c.run_id == run_id, run_events.c.seq == seq)
-        row = (await connection.execute(query)).one_or_none()
+        row = (connection.execute(query)).one_or_none()
         same = row is not None and (row.kind, row.payload) == (event.kind, event_payload(event))
         return run if same else None
 
-    async def _apply(self, connection: AsyncConnection, run: Run, event: Event) -> Run:
+    def _apply(self, connection: sa.Connection, run: Run, event: Event) -> Run:
         after = applied(run, event, self._clock())
-        await self._update(connection, run, after)
-        await connection.execute(sa.insert(run_events).values(**event_columns(after, event)))
+        self._update(connection, run, after)
+        connection.execute(sa.insert(run_events).values(**event_columns(after, event)))
         if isinstance(event, Completed) and event.images:
             rows = [image_columns(after, image) for image in event.images]
-            await connection.execute(sa.insert(generated_images), rows)
-        await settle(connection, after, event)
+            connection.execute(sa.insert(generated_images), rows)
+        settle(connection, after, event)
         if after.status.terminal:
-            await announce(connection, after)
+            announce(connection, after)
         if changes_node(event):
-            await self._show(connection, after)
+            self._show(connection, after)
         return after
 
-    async def _update(self, connection: AsyncConnection, before: Run, after: Run) -> None:
+    def _update(self, connection: sa.Connection, before: Run, after: Run) -> None:
         changed = changed_columns(before, after)
-        await connection.execute(sa.update(runs).where(runs.c.id == after.id).values(**changed))
+        connection.execute(sa.update(runs).where(runs.c.id == after.id).values(**changed))
 
-    async def _show(self, connection: AsyncConnection, run: Run) -> None:
+    def _show(self, connection: sa.Connection, run: Run) -> None:
         """Put what the node shows into its row; the keeper puts the same into the document."""
         mine = _node_where(run.workflow_id, run.node_id)
         query = sa.select(workflow_nodes.c.node_data).where(mine).with_for_update(key_share=True)
-        data: Mapping[str, Any] = (await connection.execute(query)).scalar_one()
+        data: Mapping[str, Any] = (connection.execute(query)).scalar_one()
         shown = {**data, **node_patch(run)}
         if shown != data:
             update = sa.update(workflow_nodes).where(mine).values(node_data=shown, updated_at=run.updated_at)
-            await connection.execute(update)
+            connection.execute(update)
 
     def _insert(self, table: sa.Table) -> Any:
         return sqlite.insert(table) if self._engine.dialect.name == "sqlite" else postgresql.insert(table)
 
 
-async def _known(connection: AsyncConnection, request: RunRequest) -> Run | None:
+def _known(connection: sa.Connection, request: RunRequest) -> Run | None:
     """The run that an equal request made before."""
     if request.idempotency_key is not None:
         query = sa.select(runs).where(runs.c.idempotency_key == request.idempotency_key)
-        run = first_run(await connection.execute(query))
+        run = first_run(connection.execute(query))
         if run is not None and run.request_hash != request.hash():
             raise IdempotencyConflict(request.idempotency_key)
         if run is not None:
@@ -288,7 +298,7 @@ async def _known(connection: AsyncConnection, request: RunRequest) -> Run | None
     if isinstance(request.after, Unset):
         return None
     query = of_node(request.workflow_id, request.node_id).where(runs.c.after == (request.after or ""))
-    return first_run(await connection.execute(query))
+    return first_run(connection.execute(query))
 
 
 def _node_where(workflow_id: str, node_id: str) -> sa.ColumnElement[bool]:

@@ -19,6 +19,7 @@ from crdt.database import create_engine
 from crdt.json import Json
 from crdt.rooms import RoomLimits, Rooms
 from crdt.store import SqlStore
+from crdt.transactions import Transactions
 from jobs.actor import Actor
 from jobs.images import ImageWorkshop
 from jobs.liveness import Liveness, WorkerIdentity
@@ -59,8 +60,10 @@ _PACE: Final = Pace(grace_s=4.0)
 class CountedStore(SqlStore):
     """The store, with every committed update counted."""
 
-    def __init__(self, engine: AsyncEngine, process_id: str, metrics: Metrics) -> None:
-        super().__init__(engine, process_id)
+    def __init__(
+        self, engine: AsyncEngine, process_id: str, metrics: Metrics, transactions: Transactions | None = None
+    ) -> None:
+        super().__init__(engine, process_id, transactions=transactions)
         self._metrics = metrics
 
     async def append(self, updates: Mapping[str, Sequence[bytes]]) -> dict[str, int]:
@@ -83,7 +86,7 @@ class Parts:
 
     providers: tuple[ImageProvider, ...] = ()
     images: Callable[[Path, str], DiskStore] = DiskStore
-    documents: Callable[[AsyncEngine, str, Metrics], SqlStore] = CountedStore
+    documents: Callable[[AsyncEngine, str, Metrics, Transactions], SqlStore] = CountedStore
 
 
 @asynccontextmanager
@@ -109,13 +112,14 @@ async def start(
         workshop = stack.enter_context(contextlib.closing(ImageWorkshop()))
         signals = RunSignals()
         accounts = RunAccounts(engine, metrics)
-        store = parts.documents(engine, process_id, metrics)
+        transactions = Transactions(engine)
+        store = parts.documents(engine, process_id, metrics, transactions)
         limits = RoomLimits(
             max_open=settings.max_rooms, max_document_bytes=settings.max_document_bytes, stop_s=settings.stop_s
         )
         rooms = Rooms(store, MemoryBus(), process_id=process_id, limits=limits)
         me = WorkerIdentity()
-        runs = Runs(engine, hint=_hint(rooms, signals, accounts), me=me)
+        runs = Runs(engine, hint=_hint(rooms, signals, accounts), me=me, transactions=transactions)
         images = parts.images(images_folder, settings.public_url)
         fetch = partial(fetch_image, allow=settings.fetch_allow)
         actor = Actor(runs, registry, workshop, images, Reporter(_report(rooms, signals)), fetch, me.id)

@@ -96,7 +96,7 @@ async def _write_database(services: Services) -> None:
 
 async def _hear_worker(services: Services) -> None:
     async with read_only(services.engine).connect() as connection:
-        if await alive_until(connection, services.worker_id) is None:
+        if await connection.run_sync(alive_until, services.worker_id) is None:
             raise TimeoutError
 
 

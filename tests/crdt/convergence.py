@@ -142,8 +142,8 @@ class Process:
             entry.cancel_timers()
             if entry.room is not None:
                 entry.room.dispose()
-        if self.store._writer is not None:
-            await asyncio.to_thread(self.store._writer._thread.shutdown)
+        if self.store._transactions.writer is not None:
+            await asyncio.to_thread(self.store._transactions.writer._thread.shutdown)
 
     async def expire(self, engine: AsyncEngine) -> None:
         """Let the time pass after which its rooms are free for others."""

@@ -1,5 +1,6 @@
 import asyncio
 import datetime as dt
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -188,3 +189,41 @@ async def test_a_database_that_refuses_an_append_is_told_as_such(tmp_path: Path)
     log = SqliteWriter(str(tmp_path / "empty.db"))
     with pytest.raises(OperationalError):
         await log.append({"r": b"row"}, dt.datetime.now(dt.UTC))
+
+
+async def test_work_that_shares_a_commit_fails_alone(tmp_path: Path) -> None:
+    writer = SqliteWriter(str(tmp_path / "shared.db"))
+    table = sa.Table("numbers", sa.MetaData(), sa.Column("number", sa.Integer, primary_key=True))
+    await writer.run(table.create)
+
+    def write(*numbers: int) -> Callable[[sa.Connection], int]:
+        def work(connection: sa.Connection) -> int:
+            for number in numbers:
+                connection.execute(sa.insert(table).values(number=number))
+            return numbers[0]
+
+        return work
+
+    works = [write(1), write(2, 1), write(3), write(4, 4), write(5)]
+    ended = await asyncio.gather(*(writer.run(work) for work in works), return_exceptions=True)
+    assert [type(end).__name__ for end in ended] == ["int", "IntegrityError", "int", "IntegrityError", "int"]
+    assert await writer.run(lambda connection: list(connection.scalars(sa.select(table)))) == [1, 3, 5]
+
+
+async def test_work_whose_transaction_sqlite_gives_up_is_done_again_alone(tmp_path: Path) -> None:
+    writer = SqliteWriter(str(tmp_path / "shared.db"))
+    table = sa.Table("numbers", sa.MetaData(), sa.Column("number", sa.Integer, primary_key=True))
+    await writer.run(table.create)
+
+    def write(number: int) -> Callable[[sa.Connection], int]:
+        return lambda connection: connection.execute(sa.insert(table).values(number=number)).rowcount
+
+    def give_up(connection: sa.Connection) -> None:
+        connection.exec_driver_sql("ROLLBACK")
+        raise MemoryError
+
+    ended = await asyncio.gather(
+        *(writer.run(work) for work in (write(1), write(2), give_up, write(3))), return_exceptions=True
+    )
+    assert [type(end).__name__ for end in ended] == ["int", "int", "MemoryError", "int"]
+    assert await writer.run(lambda connection: list(connection.scalars(sa.select(table)))) == [1, 2, 3]

@@ -15,7 +15,7 @@ def now() -> dt.datetime:
 
 async def living(engine: AsyncEngine, worker: WorkerIdentity, *, exists: bool = True) -> bool:
     async with engine.connect() as connection:
-        until = await alive_until(connection, worker.id, HERE, process_exists=lambda _pid: exists)
+        until = await connection.run_sync(alive_until, worker.id, HERE, process_exists=lambda _pid: exists)
     return until is not None
 
 

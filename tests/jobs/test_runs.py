@@ -173,7 +173,7 @@ async def test_a_request_waits_for_another_with_its_key_that_is_not_committed_ye
         await pending(runs, node_id="first")
         async with engine.connect() as connection:
             transaction = await connection.begin()
-            await runs._request(connection, request(key="k", node_id="a"))
+            await connection.run_sync(runs._request, request(key="k", node_id="a"))
             waiting = asyncio.ensure_future(runs.request_run(request(key="k", node_id="b")))
             async with engine.connect() as watching, asyncio.timeout(10):
                 while not (await watching.execute(sa.text("SELECT 1 FROM pg_locks WHERE NOT granted"))).all():

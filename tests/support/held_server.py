@@ -22,6 +22,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.util import await_only
 
 from crdt.sqlite_writer import SqliteWriter
+from crdt.transactions import Transactions
 from jobs.storage import DiskStore
 from providers.base import (
     Accepted,
@@ -133,10 +134,12 @@ class HeldDocuments(CountedStore):
     While `<data>/fail-commit` exists every commit of edits fails as one does when the database is gone.
     """
 
-    def __init__(self, engine: AsyncEngine, process_id: str, metrics: Metrics) -> None:
-        super().__init__(engine, process_id, metrics)
-        if self._writer is not None:
-            self._writer = HeldWriter(str(engine.url.database))
+    def __init__(
+        self, engine: AsyncEngine, process_id: str, metrics: Metrics, transactions: Transactions | None = None
+    ) -> None:
+        super().__init__(engine, process_id, metrics, transactions)
+        if self._transactions.writer is not None:
+            self._transactions.writer = HeldWriter(str(engine.url.database))
         sa.event.listen(engine.sync_engine, "before_cursor_execute", _hold_statement)
 
     async def append(self, updates: Mapping[str, Sequence[bytes]]) -> dict[str, int]:
