@@ -7,7 +7,7 @@ import asyncio
 import datetime as dt
 import secrets
 import uuid
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager, nullcontext
 from typing import Any, Final
 
@@ -18,17 +18,27 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from crdt.canvas import SERVER_KEYS
 from crdt.tables import workflow_nodes, workflows
 from crdt.values import without_data_urls
-from jobs.errors import IdempotencyConflict, RunActive, RunBusy, RunFinished, RunNotFound, StaleAttempt, StaleRequest
+from jobs.budgets import Reservation, hold
+from jobs.errors import (
+    BatchRefused,
+    IdempotencyConflict,
+    RunActive,
+    RunBusy,
+    RunFinished,
+    RunNotFound,
+    StaleAttempt,
+    StaleRequest,
+)
 from jobs.ledger import settle
 from jobs.liveness import LEASE_S, WorkerIdentity, alive_until
+from jobs.many import Overtaken, cancel_all, request_all
 from jobs.outgoing import announce
 from jobs.policy import worker_lost
 from jobs.reading import RunReader, first_run, of_node, utcnow
-from jobs.records import RunEvent, changed_columns, event_columns, image_columns, run_columns
-from jobs.requests import UNSET, Requested, RunRequest, Unset, first_state
+from jobs.records import RunEvent, changed_columns, event_columns, image_columns, run_columns, run_from_row
+from jobs.requests import UNSET, Requested, RunRequest, Unset, first_steps, key_in_batch
 from jobs.run import Run, applied, changes_node, node_patch, parked, resumed
-from jobs.state import Cancelled, Completed, Event, Failed, Started, event_payload
-from jobs.state import Requested as RequestedEvent
+from jobs.state import Cancelled, Completed, Event, Failed, FellBack, Started, event_payload
 from jobs.tables import generated_images, run_events, runs
 
 __all__ = ["UNSET", "Requested", "Run", "RunEvent", "RunRequest", "Runs", "Unset", "node_patch"]
@@ -73,6 +83,7 @@ class Runs(RunReader):
             StaleRequest: `after` is not the node's current run, nor was a run requested after it.
             RunActive: The node's current run has not ended.
             IdempotencyConflict: The key was used with another body.
+            BudgetExceeded: There is no room for it.
 
         """
         async with self._writing() as connection:
@@ -80,6 +91,26 @@ class Runs(RunReader):
         if requested.created:
             self._hint(requested.run.workflow_id, requested.run.id)
         return requested
+
+    async def request_many(self, requests: Sequence[RunRequest]) -> list[Requested]:
+        """As `request_run`, for many nodes at once: all are made, in one transaction, or none.
+
+        Raises:
+            BatchRefused: Names the first that cannot be made, and the error that `request_run` would raise.
+
+        """
+        for last in (False, False, True):
+            try:
+                async with self._writing() as connection:
+                    answers = await request_all(connection, requests, self._clock())
+                break
+            except Overtaken:
+                if last:
+                    raise BatchRefused(0, StaleRequest(None)) from None
+        for answer in answers:
+            if answer.created:
+                self._hint(answer.run.workflow_id, answer.run.id)
+        return answers
 
     async def begin_attempt(self, run_id: str, worker: str) -> Run | None:
         """Commit that a worker works on the run from now on.
@@ -168,6 +199,23 @@ class Runs(RunReader):
         self._hint(run.workflow_id, run.id)
         return run
 
+    async def cancel_many(
+        self, run_ids: Collection[str], by: Mapping[str, str], *, waiting: bool = False
+    ) -> list[tuple[Run, Run]]:
+        """Commit, in one transaction, that these runs are cancelled, those that have not ended; each before and after.
+
+        Args:
+            run_ids: Few enough for one transaction.
+            by: Who cancels.
+            waiting: Leave those alone that somebody works on by now.
+
+        """
+        async with self._writing() as connection:
+            changed = await cancel_all(connection, run_ids, by, self._clock(), waiting=waiting)
+        for _, run in changed:
+            self._hint(run.workflow_id, run.id)
+        return changed
+
     @asynccontextmanager
     async def _writing(self) -> AsyncIterator[AsyncConnection]:
         async with self._turn or nullcontext(), self._engine.begin() as connection:
@@ -185,7 +233,9 @@ class Runs(RunReader):
             raise StaleRequest(current)
         if current is not None and not current.status.terminal:
             raise RunActive(current)
-        run = first_state(request, uuid.uuid4().hex, current, now, secrets.token_urlsafe(24))
+        steps = first_steps(request, uuid.uuid4().hex, current, now, secrets.token_urlsafe(24))
+        run = steps[-1][0]
+        await hold(connection, [Reservation.of(run)], now)
         # Another request, on another node and in another transaction, may use the same idempotency key right now:
         # this waits for it to end, and inserts nothing if it committed.
         insert = self._insert(runs).values(**run_columns(run)).on_conflict_do_nothing().returning(runs.c.id)
@@ -194,8 +244,7 @@ class Runs(RunReader):
             if known is None:
                 raise StaleRequest(current)
             return Requested(known, created=False)
-        event = RequestedEvent(dict(request.requested_by))
-        await connection.execute(sa.insert(run_events).values(**event_columns(run, event)))
+        await connection.execute(sa.insert(run_events), [event_columns(*step) for step in steps])
         await self._show(connection, run)
         return Requested(run, created=True)
 
@@ -246,12 +295,14 @@ class Runs(RunReader):
 
     async def _apply(self, connection: AsyncConnection, run: Run, event: Event) -> Run:
         after = applied(run, event, self._clock())
+        if isinstance(event, FellBack):
+            await hold(connection, [Reservation.of(after)], after.updated_at)
         await self._update(connection, run, after)
         await connection.execute(sa.insert(run_events).values(**event_columns(after, event)))
         if isinstance(event, Completed) and event.images:
             rows = [image_columns(after, image) for image in event.images]
             await connection.execute(sa.insert(generated_images), rows)
-        await settle(connection, after, event)
+        await settle(connection, run, after, event)
         if after.status.terminal:
             await announce(connection, after)
         if changes_node(event):
@@ -279,12 +330,13 @@ class Runs(RunReader):
 async def _known(connection: AsyncConnection, request: RunRequest) -> Run | None:
     """The run that an equal request made before."""
     if request.idempotency_key is not None:
-        query = sa.select(runs).where(runs.c.idempotency_key == request.idempotency_key)
-        run = first_run(await connection.execute(query))
-        if run is not None and run.request_hash != request.hash():
+        # A batch that was sent with this key is another body.
+        keys = (request.idempotency_key, key_in_batch(request.idempotency_key, 0))
+        found = (await connection.execute(sa.select(runs).where(runs.c.idempotency_key.in_(keys)))).all()
+        if any(row.request_hash != request.hash() or row.idempotency_key != keys[0] for row in found):
             raise IdempotencyConflict(request.idempotency_key)
-        if run is not None:
-            return run
+        if found:
+            return run_from_row(found[0])
     if isinstance(request.after, Unset):
         return None
     query = of_node(request.workflow_id, request.node_id).where(runs.c.after == (request.after or ""))

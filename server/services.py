@@ -23,6 +23,7 @@ from jobs.storage import DiskStore
 from jobs.worker import Worker
 from providers.registry import Registry
 from server.closings import Closings
+from server.control import Control
 from server.crowd import Crowd
 from server.errors import WorkflowNotFound
 from server.metrics import Metrics
@@ -52,6 +53,7 @@ class Services:
     images_folder: Path
     worker: Worker
     orders: Orders
+    control: Control
     signals: RunSignals
     metrics: Metrics
     origins: Origins

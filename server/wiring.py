@@ -35,6 +35,7 @@ from providers.openai import OpenAIProvider
 from providers.registry import Registry
 from server.accounts import RunAccounts
 from server.closings import Closings
+from server.control import Control
 from server.crowd import Crowd
 from server.errors import BadSettings, StartupError
 from server.metrics import Metrics
@@ -148,6 +149,7 @@ async def start(
             images_folder=images_folder,
             worker=worker,
             orders=orders,
+            control=Control(runs, worker),
             signals=signals,
             metrics=metrics,
             origins=Origins(settings.public_url, settings.cors_origins, tokens=settings.secret is not None),
