@@ -123,6 +123,10 @@ class Worker:
             hold.task.cancel()
         return taken
 
+    async def cancel_many(self, cancelled: Sequence[tuple[Run, Run]]) -> None:
+        """See `JobQueue.cancel_many`."""
+        await self.queue.cancel_many(cancelled, self.cancel)
+
     async def __aenter__(self) -> Self:
         try:
             if self._liveness is not None:

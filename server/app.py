@@ -21,7 +21,7 @@ from server.operations import build_routes
 from server.origins import Origins
 from server.parts import Parts
 from server.problems import TABLE, handle
-from server.routes import canvas, events, health, images, jobs, page, providers, runs, tokens, workflows
+from server.routes import canvas, control, events, health, images, jobs, page, providers, runs, tokens, workflows
 from server.settings import Settings
 from server.websocket import websocket_endpoint
 from server.wiring import start
@@ -30,6 +30,7 @@ OPERATIONS: Final = (
     *workflows.OPERATIONS,
     *canvas.OPERATIONS,
     *runs.OPERATIONS,
+    *control.OPERATIONS,
     *jobs.OPERATIONS,
     *events.OPERATIONS,
     *providers.OPERATIONS,

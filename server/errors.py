@@ -14,7 +14,7 @@ ServerError
     +-- NoSecret                a token was asked for where none are used
     +-- WorkflowNotFound        no workflow has this id
     +-- ImageNotFound           no picture has this key
-    +-- NothingToRetry          a run that has not ended cannot be retried
+    +-- BatchNotFound           no batch has this id
     +-- Unready                 a part that requests depend on does not work now
 """
 
@@ -111,6 +111,14 @@ class WorkflowNotFound(DoorError):
     def __init__(self, workflow_id: str) -> None:
         self.workflow_id = workflow_id
         super().__init__(f"there is no workflow {workflow_id!r}")
+
+
+class BatchNotFound(DoorError):
+    """No batch has this id."""
+
+    def __init__(self, batch_id: str) -> None:
+        self.batch_id = batch_id
+        super().__init__(f"there is no batch {batch_id!r}")
 
 
 class ImageNotFound(DoorError):

@@ -100,6 +100,36 @@ class ByBody(Body):
     by: Person | None = None
 
 
+class CancelBody(ByBody):
+    """Which jobs to cancel: all that are everything that is named; without a name all there are."""
+
+    workflow_id: WorkflowId | None = None
+    node_id: Id | None = Field(None, description="of the workflow that is named")
+    batch_id: Name | None = None
+    user: Name | None = Field(None, description="who asked for them: the `sub` of a token, or `by.id`")
+    provider: Name | None = None
+    only: Literal["waiting"] | None = Field(None, description="leave those alone that a provider works on")
+
+    @model_validator(mode="after")
+    def _node_of_workflow(self) -> Self:
+        if self.node_id is not None and self.workflow_id is None:
+            raise ValueError("name workflowId too: a node's id is unique within its workflow")
+        return self
+
+
+class JobsQuery(Body):
+    """Query of the list of jobs."""
+
+    workflow_id: Id | None = None
+    node_id: Id | None = None
+    batch_id: Name | None = None
+    user: Name | None = None
+    status: Literal["pending", "running", "completed", "failed", "cancelled"] | None = None
+    provider: Name | None = None
+    limit: int = Field(50, ge=1, le=200)
+    cursor: str | None = Field(None, max_length=256, description="`next` of the page before")
+
+
 class Position(Body):
     """A point on the canvas."""
 

@@ -81,7 +81,7 @@ class Orders:
         """Check every order, then start them all; one that cannot be started stops the batch before it begins.
 
         Raises:
-            InBatch: Names the order, and what is wrong with it.
+            InBatch, BatchRefused: Name the order, and what is wrong with it.
 
         """
         requests = []
@@ -96,11 +96,12 @@ class Orders:
                 twice = InvalidRequest([FieldError("nodeId", "is named twice in this batch")])
                 raise InBatch(index, twice)
             seen.add(place)
-        await self._refuse_active(orders)
-        # First every row, then the queue: attempts at work would slow down what the caller waits for.
-        requested = [await self._request_or_find(request) for request in requests]
-        await self._jobs.enqueue_many([(made.run.id, None) for made in requested if made.created])
-        return [made.run for made in requested]
+        requested = await self._runs.request_many(requests)
+        made = [answer.run for answer in requested if answer.created]
+        for run in made:
+            self._metrics.run_requested(run.provider)
+        await self._jobs.enqueue_many([(run.id, None) for run in made])
+        return [answer.run for answer in requested]
 
     async def retry(self, run_id: str, by: Mapping[str, str], idempotency_key: str | None = None) -> Requested:
         """Ask again for what an ended run was asked for; the new run follows it and names it as its parent.
@@ -198,25 +199,6 @@ class Orders:
         if requested.created:
             self._metrics.run_requested(request.provider)
         return requested
-
-    async def _request_or_find(self, request: RunRequest) -> Requested:
-        try:
-            return await self._request(request)
-        except RunActive as error:
-            # Somebody was quicker while the batch was being started: the node's run is theirs.
-            return Requested(error.current, created=False)
-
-    async def _refuse_active(self, orders: Sequence[Order]) -> None:
-        places: dict[str, list[str]] = {}
-        for order in orders:
-            places.setdefault(order.workflow_id, []).append(order.node_id)
-        current = {workflow_id: await self._runs.current(workflow_id, nodes) for workflow_id, nodes in places.items()}
-        for index, order in enumerate(orders):
-            run = current[order.workflow_id].get(order.node_id)
-            if run is None or run.status.terminal:
-                continue
-            if order.idempotency_key is None or run.idempotency_key != order.idempotency_key:
-                raise InBatch(index, RunActive(run))
 
     async def _node(self, workflow_id: str, node_id: str) -> CanvasNode:
         if self._rooms.opened(workflow_id) is None and not await self._catalog.exists(workflow_id):

@@ -1,7 +1,7 @@
 """What the API answers with: models for the OpenAPI document, and mappers that fill them."""
 
 import datetime as dt
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
@@ -11,7 +11,7 @@ from crdt.json import Json
 from crdt.rows import WorkflowSummary
 from jobs.records import RunEvent
 from jobs.run import MICROS, Run
-from jobs.state import RunError
+from jobs.state import RunError, Status
 
 
 class Record(BaseModel):
@@ -85,6 +85,44 @@ class BatchAccepted(Record):
 
     batch_id: str
     jobs: list[JobAccepted]
+
+
+class JobList(Record):
+    """Jobs, newest first; `next` continues the list as `?cursor=`."""
+
+    jobs: list[ImageJobRecord]
+    next: str | None = None
+
+
+class BatchJob(JobAccepted):
+    """A job of a batch, shortly."""
+
+    image_url: str | None = None
+    thumbnail_url: str | None = None
+    cost_usd: float | None = None
+    error: ErrorRecord | None = None
+
+
+class BatchRecord(Record):
+    """How far a batch is."""
+
+    batch_id: str
+    total: int
+    pending: int
+    running: int
+    completed: int
+    failed: int
+    cancelled: int
+    cost_usd: float
+    jobs: list[BatchJob]
+
+
+class CancelledRecord(Record):
+    """What was cancelled."""
+
+    cancelled: int
+    jobs: list[str] = Field(description="ids of the first 1000")
+    remaining: int = Field(description="matching jobs that have not ended; ask again while there are any")
 
 
 class RunList(Record):
@@ -271,6 +309,21 @@ def summary_record(summary: WorkflowSummary) -> dict[str, Json]:
 def iso(at: dt.datetime) -> str:
     """A time as ISO 8601 in UTC, with microseconds, as `?before=` takes it back."""
     return at.astimezone(dt.UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+def batch_record(batch_id: str, runs: Sequence[Run]) -> dict[str, Json]:
+    """The runs of a batch as a `BatchRecord`."""
+    counts: dict[str, Json] = {status.value: sum(1 for run in runs if run.status is status) for status in Status}
+    jobs: list[Json] = [_batch_job(run) for run in runs]
+    cost = sum(run.cost_usd_micros or 0 for run in runs) / MICROS
+    return {"batchId": batch_id, "total": len(runs), **counts, "costUsd": cost, "jobs": jobs}
+
+
+def _batch_job(run: Run) -> dict[str, Json]:
+    whole = job_record(run)
+    return accepted_record(run) | {
+        name: whole[name] for name in ("imageUrl", "thumbnailUrl", "costUsd", "error") if name in whole
+    }
 
 
 def accepted_record(run: Run) -> dict[str, Json]:

@@ -24,6 +24,7 @@ from jobs.storage import DiskStore
 from jobs.worker import Worker
 from providers.registry import Registry
 from server.closings import Closings
+from server.control import Control
 from server.crowd import Crowd
 from server.errors import WorkflowNotFound
 from server.metrics import Metrics
@@ -53,6 +54,7 @@ class Services:
     images_folder: Path
     jobs: Worker | JobQueue
     orders: Orders
+    control: Control
     signals: RunSignals
     news: RunNews
     metrics: Metrics

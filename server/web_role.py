@@ -14,6 +14,7 @@ from crdt.rooms import RoomLimits, Rooms
 from jobs.projector import Projector
 from jobs.queue import JobQueue
 from server.closings import Closings
+from server.control import Control
 from server.crowd import Crowd
 from server.ground import Ground
 from server.metrics import Metrics
@@ -71,6 +72,7 @@ async def start_web(ground: Ground, *, works: bool) -> AsyncIterator[Running]:
             images_folder=ground.images_folder,
             jobs=jobs,
             orders=orders,
+            control=Control(runs, jobs),
             signals=signals,
             news=news,
             metrics=metrics,

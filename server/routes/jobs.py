@@ -9,6 +9,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from jobs.errors import RunNotFound
+from jobs.requests import key_in_batch
 from jobs.run import Run
 from server.access import caller_of
 from server.door import BATCH_LIMIT_BYTES, check, idempotency_key_of, read_body, read_json
@@ -46,7 +47,7 @@ async def _generate_batch(request: Request, body: BatchRequest, key: str | None)
     # The same key makes the same batch again, so a repeated request finds the jobs it made.
     batch_id = uuid.uuid4().hex if key is None else hashlib.sha256(f"batch:{key}".encode()).hexdigest()[:32]
     orders = [
-        _order(request, start, None if key is None else f"{key}:{index}", batch_id)
+        _order(request, start, None if key is None else key_in_batch(key, index), batch_id)
         for index, start in enumerate(body.requests)
     ]
     runs = await services_of(request).orders.start_batch(orders)

@@ -1,0 +1,65 @@
+"""Steering many runs at once."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from jobs.queue import JobQueue
+from jobs.runs import Runs
+from jobs.selection import Selection
+from jobs.worker import Worker
+
+CHUNK: Final = 200
+"""Runs cancelled in one transaction: others get their turn in between."""
+MAX_TOLD: Final = 1_000
+LIMIT_S: Final = 10.0
+"""After so long an answer is due; what remains is told, and cancelled when asked again."""
+
+
+@dataclass(slots=True)
+class Cancelling:
+    """How far a cancel of many has come.
+
+    Attributes:
+        cancelled: Runs that it ended.
+        run_ids: The first `MAX_TOLD` of them.
+        remaining: Runs it has not come to.
+
+    """
+
+    cancelled: int = 0
+    run_ids: list[str] = field(default_factory=list)
+    remaining: int = 0
+
+
+class Control:
+    """Cancels runs by what they have in common.
+
+    Args:
+        runs: The truth.
+        jobs: Stops their attempts.
+        limit_s: Seconds one call may take.
+
+    """
+
+    def __init__(self, runs: Runs, jobs: JobQueue | Worker, limit_s: float = LIMIT_S) -> None:
+        self._runs = runs
+        self._jobs = jobs
+        self._limit_s = limit_s
+
+    async def cancel(self, selection: Selection, by: Mapping[str, str]) -> Cancelling:
+        """Cancel every run of the selection that has not ended: each as if it were cancelled alone."""
+        done = Cancelling()
+        until = time.monotonic() + self._limit_s
+        after = ""
+        while ids := await self._runs.unfinished_of(selection, CHUNK, after):
+            after = ids[-1]
+            cancelled = await self._runs.cancel_many(ids, by, waiting=selection.waiting)
+            await self._jobs.cancel_many(cancelled)
+            done.cancelled += len(cancelled)
+            done.run_ids += [run.id for _, run in cancelled][: MAX_TOLD - len(done.run_ids)]
+            if time.monotonic() > until:
+                done.remaining = await self._runs.count(selection)
+                break
+        return done
