@@ -22,7 +22,7 @@ from jobs.errors import IdempotencyConflict, RunActive, RunBusy, RunFinished, Ru
 from jobs.ledger import settle
 from jobs.liveness import LEASE_S, WorkerIdentity, alive_until
 from jobs.outgoing import announce
-from jobs.policy import worker_lost
+from jobs.policy import deadline_passed, worker_lost
 from jobs.reading import RunReader, first_run, of_node, utcnow
 from jobs.records import RunEvent, changed_columns, event_columns, image_columns, run_columns
 from jobs.requests import UNSET, Requested, RunRequest, Unset, first_state
@@ -81,14 +81,19 @@ class Runs(RunReader):
             self._hint(requested.run.workflow_id, requested.run.id)
         return requested
 
-    async def begin_attempt(self, run_id: str, worker: str) -> Run | None:
+    async def begin_attempt(self, run_id: str, worker: str, *, placed: bool = False) -> Run | None:
         """Commit that a worker works on the run from now on.
 
         A run that was parked while its maker works goes on with the same attempt; any other gets the next number,
         which fences whoever worked on it before. One that took `MAX_CRASHES` workers with it has failed.
 
+        Args:
+            run_id: Of the run.
+            worker: Who begins.
+            placed: Whether the run needs a place at its maker, see `jobs.dispatcher`.
+
         Returns:
-            None when the run has ended, or is not there.
+            None when the run has ended, is not there, or waits for a place.
 
         Raises:
             RunBusy: Another worker, believed alive, works on it.
@@ -96,7 +101,7 @@ class Runs(RunReader):
         """
         async with self._writing() as connection:
             run = await self._locked(connection, run_id)
-            if run is None or run.status.terminal:
+            if run is None or run.status.terminal or (placed and run.waits):
                 return None
             if run.worker is not None and run.worker != worker:
                 until = await alive_until(connection, run.worker, self._me, self._lease_s)
@@ -167,6 +172,23 @@ class Runs(RunReader):
             run = await self._apply(connection, run, Cancelled(dict(by)))
         self._hint(run.workflow_id, run.id)
         return run
+
+    async def expire(self, run_id: str) -> Run | None:
+        """Commit that the run has failed because its deadline has passed; None if it has ended, or has time left."""
+        async with self._writing() as connection:
+            run = await self._locked(connection, run_id)
+            late = run is not None and run.deadline_at is not None and run.deadline_at <= self._clock()
+            if run is None or run.status.terminal or not late:
+                return None
+            run = await self._apply(connection, run, Failed(deadline_passed(run.stage)))
+        self._hint(run.workflow_id, run.id)
+        return run
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[AsyncConnection]:
+        """A transaction that takes its turn among the writers of runs: for what they do not write, places."""
+        async with self._writing() as connection:
+            yield connection
 
     @asynccontextmanager
     async def _writing(self) -> AsyncIterator[AsyncConnection]:

@@ -10,6 +10,7 @@ from crdt.catalog import Catalog
 from crdt.errors import NodeNotFound
 from crdt.json import Json
 from crdt.rooms import Rooms
+from jobs.dispatcher import Dispatcher
 from jobs.errors import IntentRefused, RunActive
 from jobs.intents import CancelIntent, Intent
 from jobs.requests import UNSET, Requested, RunRequest, Unset
@@ -55,14 +56,22 @@ class Order:
 class Orders:
     """Turns orders into runs that are worked on."""
 
-    def __init__(
-        self, catalog: Catalog, rooms: Rooms, runs: Runs, registry: Registry, worker: Worker, metrics: Metrics
+    def __init__(  # noqa: PLR0913, PLR0917 - its seams
+        self,
+        catalog: Catalog,
+        rooms: Rooms,
+        runs: Runs,
+        registry: Registry,
+        worker: Worker,
+        dispatcher: Dispatcher,
+        metrics: Metrics,
     ) -> None:
         self._catalog = catalog
         self._rooms = rooms
         self._runs = runs
         self._registry = registry
         self._worker = worker
+        self._dispatcher = dispatcher
         self._metrics = metrics
 
     async def start(self, order: Order) -> Requested:
@@ -98,7 +107,7 @@ class Orders:
         await self._refuse_active(orders)
         # First every row, then the queue: attempts at work would slow down what the caller waits for.
         requested = [await self._request_or_find(request) for request in requests]
-        await self._worker.queue.enqueue_many([(made.run.id, None) for made in requested if made.created])
+        self._dispatcher.poke()
         return [made.run for made in requested]
 
     async def retry(self, run_id: str, by: Mapping[str, str], idempotency_key: str | None = None) -> Requested:
@@ -189,7 +198,7 @@ class Orders:
     async def _submit(self, request: RunRequest) -> Requested:
         requested = await self._request(request)
         if requested.created:
-            await self._worker.enqueue(requested.run.id)
+            self._dispatcher.poke()
         return requested
 
     async def _request(self, request: RunRequest) -> Requested:

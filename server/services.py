@@ -17,6 +17,7 @@ from crdt.errors import RoomUnavailable
 from crdt.json import Json
 from crdt.room import Room
 from crdt.rooms import Rooms
+from jobs.dispatcher import Dispatcher
 from jobs.run import node_patch
 from jobs.runs import Runs
 from jobs.storage import DiskStore
@@ -51,6 +52,7 @@ class Services:
     images: DiskStore
     images_folder: Path
     worker: Worker
+    dispatcher: Dispatcher
     orders: Orders
     signals: RunSignals
     metrics: Metrics

@@ -20,6 +20,7 @@ from crdt.json import Json
 from crdt.rooms import RoomLimits, Rooms
 from crdt.store import SqlStore
 from jobs.actor import Actor
+from jobs.dispatcher import Dispatcher
 from jobs.images import ImageWorkshop
 from jobs.liveness import Liveness, WorkerIdentity
 from jobs.progress import Reporter, Send
@@ -118,10 +119,13 @@ async def start(
         runs = Runs(engine, hint=_hint(rooms, signals, accounts), me=me)
         images = parts.images(images_folder, settings.public_url)
         fetch = partial(fetch_image, allow=settings.fetch_allow)
-        actor = Actor(runs, registry, workshop, images, Reporter(_report(rooms, signals)), fetch, me.id)
-        worker = Worker(_queue(settings, process_id), runs, actor, liveness=Liveness(engine, me), pace=_PACE)
+        report = _report(rooms, signals)
+        dispatcher = Dispatcher(runs, settings.limits, me=me.id)
+        actor = Actor(runs, registry, workshop, images, Reporter(report), fetch, me.id, places=dispatcher)
+        queue = _queue(settings, process_id)
+        worker = Worker(queue, runs, actor, dispatcher, liveness=Liveness(engine, me), pace=_PACE)
         catalog = Catalog(engine, store)
-        orders = Orders(catalog, rooms, runs, registry, worker, metrics)
+        orders = Orders(catalog, rooms, runs, registry, worker, dispatcher, metrics)
         projector = Projector(rooms, runs, orders.ask, workshop, images, vouched=settings.secret is not None)
         rooms.listener = projector
         await rooms.start()
@@ -147,6 +151,7 @@ async def start(
             images=images,
             images_folder=images_folder,
             worker=worker,
+            dispatcher=dispatcher,
             orders=orders,
             signals=signals,
             metrics=metrics,
