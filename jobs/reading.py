@@ -1,11 +1,12 @@
 """What can be asked about runs; see `jobs.runs` for what can be done to them."""
 
 import datetime as dt
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
+from contextlib import asynccontextmanager
 from typing import Any, Final
 
 import sqlalchemy as sa
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from crdt.database import read_only
 from jobs.errors import RunNotFound
@@ -36,6 +37,12 @@ class RunReader:
     def __init__(self, engine: AsyncEngine, clock: Callable[[], dt.datetime] = utcnow) -> None:
         self._reading = read_only(engine)
         self._clock = clock
+
+    @asynccontextmanager
+    async def reading(self) -> AsyncIterator[AsyncConnection]:
+        """A connection to read by."""
+        async with self._reading.connect() as connection:
+            yield connection
 
     async def get(self, run_id: str) -> Run:
         """The run with this id.
@@ -103,16 +110,22 @@ class RunReader:
         async with self._reading.connect() as connection:
             return [run_from_row(row) for row in await connection.execute(query)]
 
-    async def unfinished(self, limit: int, *, after_id: str = "", idle_since: dt.datetime | None = None) -> list[Run]:
+    async def unfinished(
+        self, limit: int, *, after_id: str = "", idle_since: dt.datetime | None = None, placed: bool = False
+    ) -> list[Run]:
         """Runs that have not ended, ordered by id, for the sweep.
 
         Args:
             limit: At most so many.
             after_id: Start behind this id: the next page.
             idle_since: Leave out what was touched after it, and what is parked beyond now.
+            placed: Leave out what waits for a place at its maker.
 
         """
         query = sa.select(runs).where(runs.c.status.in_(UNFINISHED), runs.c.id > after_id)
+        if placed:
+            begun = (runs.c.admitted_at, runs.c.remote_id, runs.c.worker)
+            query = query.where(sa.or_(*(column.is_not(None) for column in begun)))
         if idle_since is not None:
             overdue = sa.or_(runs.c.resume_at.is_(None), runs.c.resume_at <= self._clock())
             query = query.where(runs.c.updated_at <= idle_since, overdue)

@@ -20,6 +20,7 @@ from crdt.redis_sender import RedisSender
 from crdt.tables import processes
 from crdt.transactions import Transactions
 from jobs.actor import Actor
+from jobs.dispatcher import Dispatcher
 from jobs.images import ImageWorkshop
 from jobs.liveness import Liveness, WorkerIdentity, alive_until
 from jobs.progress import Reporter, Send
@@ -84,11 +85,16 @@ class Ground:
         """The writer of runs, which tells `hint` of each change."""
         return Runs(self.engine, hint=hint, me=self.me, transactions=self.transactions)
 
-    def make_worker(self, runs: Runs, report: Send) -> Worker:
+    def make_dispatcher(self, runs: Runs, *, works: bool) -> Dispatcher:
+        """What gives runs their places at makers; where no run is worked on, it looks only when it is poked."""
+        return Dispatcher(runs, self.settings.limits, me=self.me.id if works else None)
+
+    def make_worker(self, runs: Runs, report: Send, dispatcher: Dispatcher) -> Worker:
         """What works on runs in this process."""
         fetch = partial(fetch_image, allow=self.settings.fetch_allow)
-        actor = Actor(runs, self.registry, self.workshop, self.images, Reporter(report), fetch, self.me.id)
-        worker = Worker(self.queue_url, runs, actor, liveness=Liveness(self.engine, self.me), pace=PACE)
+        reporter, liveness = Reporter(report), Liveness(self.engine, self.me)
+        actor = Actor(runs, self.registry, self.workshop, self.images, reporter, fetch, self.me.id, places=dispatcher)
+        worker = Worker(self.queue_url, runs, actor, dispatcher, liveness=liveness, pace=PACE)
         self.metrics.watch("runs_at_work", "Runs this worker is at.", lambda: len(worker.active))
         return worker
 

@@ -10,6 +10,7 @@ from crdt.catalog import Catalog
 from crdt.errors import NodeNotFound
 from crdt.json import Json
 from crdt.rooms import Rooms
+from jobs.dispatcher import Dispatcher
 from jobs.errors import IntentRefused, RunActive
 from jobs.intents import CancelIntent, Intent
 from jobs.queue import JobQueue
@@ -56,14 +57,22 @@ class Order:
 class Orders:
     """Turns orders into runs that are worked on."""
 
-    def __init__(
-        self, catalog: Catalog, rooms: Rooms, runs: Runs, registry: Registry, jobs: Worker | JobQueue, metrics: Metrics
+    def __init__(  # noqa: PLR0913, PLR0917 - its seams
+        self,
+        catalog: Catalog,
+        rooms: Rooms,
+        runs: Runs,
+        registry: Registry,
+        jobs: Worker | JobQueue,
+        dispatcher: Dispatcher,
+        metrics: Metrics,
     ) -> None:
         self._catalog = catalog
         self._rooms = rooms
         self._runs = runs
         self._registry = registry
         self._jobs = jobs
+        self._dispatcher = dispatcher
         self._metrics = metrics
 
     async def start(self, order: Order) -> Requested:
@@ -100,7 +109,7 @@ class Orders:
         made = [answer.run for answer in requested if answer.created]
         for run in made:
             self._metrics.run_requested(run.provider)
-        await self._jobs.enqueue_many([(run.id, None) for run in made])
+        self._dispatcher.poke()
         return [answer.run for answer in requested]
 
     async def retry(self, run_id: str, by: Mapping[str, str], idempotency_key: str | None = None) -> Requested:
@@ -191,7 +200,7 @@ class Orders:
     async def _submit(self, request: RunRequest) -> Requested:
         requested = await self._request(request)
         if requested.created:
-            await self._jobs.enqueue(requested.run.id)
+            self._dispatcher.poke()
         return requested
 
     async def _request(self, request: RunRequest) -> Requested:

@@ -17,6 +17,7 @@ from crdt.errors import RoomUnavailable
 from crdt.json import Json
 from crdt.room import Room
 from crdt.rooms import Rooms
+from jobs.dispatcher import Dispatcher
 from jobs.queue import JobQueue
 from jobs.run import node_patch
 from jobs.runs import Runs
@@ -53,6 +54,7 @@ class Services:
     images: DiskStore
     images_folder: Path
     jobs: Worker | JobQueue
+    dispatcher: Dispatcher
     orders: Orders
     control: Control
     signals: RunSignals

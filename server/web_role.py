@@ -47,9 +47,10 @@ async def start_web(ground: Ground, *, works: bool) -> AsyncIterator[Running]:
         signals = RunSignals()
         news = RunNews(rooms, bus, signals, ground.accounts)
         runs = ground.make_runs(news.hint)
-        jobs = ground.make_worker(runs, news.report) if works else JobQueue(ground.queue_url)
+        dispatcher = ground.make_dispatcher(runs, works=works)
+        jobs = ground.make_worker(runs, news.report, dispatcher) if works else JobQueue(ground.queue_url)
         catalog = Catalog(ground.engine, store)
-        orders = Orders(catalog, rooms, runs, ground.registry, jobs, metrics)
+        orders = Orders(catalog, rooms, runs, ground.registry, jobs, dispatcher, metrics)
         projector = Projector(
             rooms, runs, orders.ask, ground.workshop, ground.images, vouched=settings.secret is not None
         )
@@ -58,6 +59,8 @@ async def start_web(ground: Ground, *, works: bool) -> AsyncIterator[Running]:
         stack.push_async_callback(rooms.stop)
         await stack.enter_async_context(projector)
         await stack.enter_async_context(jobs)
+        if isinstance(jobs, JobQueue):
+            await stack.enter_async_context(dispatcher.serving(jobs))
         crowd = Crowd(settings.bounds)
         _watch(metrics, rooms, crowd)
         services = Services(
@@ -71,6 +74,7 @@ async def start_web(ground: Ground, *, works: bool) -> AsyncIterator[Running]:
             images=ground.images,
             images_folder=ground.images_folder,
             jobs=jobs,
+            dispatcher=dispatcher,
             orders=orders,
             control=Control(runs, jobs),
             signals=signals,
