@@ -153,7 +153,7 @@ class Run:
         return self.worker is None and self.remote_id is not None and self.stage is Stage.WAITING
 
 
-def applied(run: Run, event: Event, at: dt.datetime) -> Run:  # noqa: C901, PLR0911 - one case for each event
+def applied(run: Run, event: Event, at: dt.datetime) -> Run:  # noqa: C901, PLR0911, PLR0912 - one case for each event
     """The run after an event.
 
     Args:
@@ -186,7 +186,10 @@ def applied(run: Run, event: Event, at: dt.datetime) -> Run:  # noqa: C901, PLR0
             waiting = replace(run, stage=Stage.WAITING, remote_id=remote_id, resume_at=resume_at)
             waiting = replace(waiting, webhook_promised=webhook_promised)
             return replace(waiting, worker=None, failures=0, crashes=0, polls=0)
-        case Heard() | Incident():
+        case Heard():
+            # Should the call that wakes it be lost, the sweep finds it due.
+            return replace(run, resume_at=at) if run.parked_remotely else run
+        case Incident():
             return run
         case FellBack(provider, model, _):
             moved = replace(run, processor=f"{provider}:{model}", stage=Stage.QUEUED, remote_id=None, resume_at=None)
@@ -194,7 +197,9 @@ def applied(run: Run, event: Event, at: dt.datetime) -> Run:  # noqa: C901, PLR0
             return replace(moved, worker=None, failures=0, crashes=0, polls=0)
         case Answered(cost):
             return _billed(run, cost)
-        case RetryScheduled(_, resume_at):
+        case RetryScheduled(_, resume_at, anew):
+            if anew:
+                run = replace(run, remote_id=None, webhook_promised=False, polls=0)
             stage = Stage.WAITING if run.remote_id else Stage.QUEUED
             failed = replace(run, stage=stage, failures=run.failures + 1, resume_at=resume_at)
             return replace(failed, worker=None, crashes=0)
@@ -215,9 +220,9 @@ def resumed(run: Run, worker: str, at: dt.datetime) -> Run:
     return replace(run, worker=worker, crashes=run.crashes + 1, resume_at=None, updated_at=at)
 
 
-def parked(run: Run, resume_at: dt.datetime, at: dt.datetime) -> Run:
+def parked(run: Run, resume_at: dt.datetime, at: dt.datetime, *, polled: bool = True) -> Run:
     """The run after a poll that found it unfinished: no event, polls are not worth one each."""
-    waiting = replace(run, worker=None, failures=0, crashes=0, polls=run.polls + 1)
+    waiting = replace(run, worker=None, failures=0, crashes=0, polls=run.polls + polled)
     return replace(waiting, resume_at=resume_at, updated_at=at)
 
 

@@ -7,8 +7,9 @@ import asyncio
 import datetime as dt
 import secrets
 import uuid
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, nullcontext
+from dataclasses import replace
 from typing import Any, Final
 
 import sqlalchemy as sa
@@ -18,6 +19,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from crdt.canvas import SERVER_KEYS
 from crdt.tables import workflow_nodes, workflows
 from crdt.values import without_data_urls
+from jobs import deliveries
+from jobs.deliveries import Delivery, Fate, Receipt
 from jobs.errors import IdempotencyConflict, RunActive, RunBusy, RunFinished, RunNotFound, StaleAttempt, StaleRequest
 from jobs.ledger import settle
 from jobs.liveness import LEASE_S, WorkerIdentity, alive_until
@@ -27,7 +30,17 @@ from jobs.reading import RunReader, first_run, of_node, utcnow
 from jobs.records import RunEvent, changed_columns, event_columns, image_columns, run_columns
 from jobs.requests import UNSET, Requested, RunRequest, Unset, first_state
 from jobs.run import Run, applied, changes_node, node_patch, parked, resumed
-from jobs.state import Cancelled, Completed, Event, Failed, Started, event_payload
+from jobs.state import (
+    Accepted,
+    Cancelled,
+    Completed,
+    Event,
+    Failed,
+    Heard,
+    Started,
+    Status,
+    event_payload,
+)
 from jobs.state import Requested as RequestedEvent
 from jobs.tables import generated_images, run_events, runs
 
@@ -35,6 +48,8 @@ __all__ = ["UNSET", "Requested", "Run", "RunEvent", "RunRequest", "Runs", "Unset
 
 MAX_CRASHES: Final = 3
 """Attempts that end with the death of their worker before the run is given up."""
+MAX_HEARD_SEQ: Final = 1_000
+"""A maker that calls about a run that has so many events is not listened to any more; the run is polled."""
 
 
 class Runs(RunReader):
@@ -118,7 +133,7 @@ class Runs(RunReader):
             run_id: Of the run.
             attempt: Whose event it is.
             event: What happened.
-            after_seq: Number of the event before it. Given when the write is tried again after one whose end is not
+            after_seq: Number of an event before it. Given when the write is tried again after one whose end is not
                 known: if that one was committed, nothing is written, and the run is returned.
 
         Raises:
@@ -129,8 +144,11 @@ class Runs(RunReader):
 
         """
         async with self._writing() as connection:
+            if isinstance(event, Accepted):
+                provider = await self._provider(connection, run_id)
+                await deliveries.lock_remote(connection, provider, event.remote_id)
             if after_seq is not None:
-                written = await self._written(connection, run_id, after_seq + 1, event)
+                written = await self._written(connection, run_id, after_seq, event)
                 if written is not None:
                     return written
             run = await self._attempted(connection, run_id, attempt)
@@ -138,8 +156,23 @@ class Runs(RunReader):
         self._hint(run.workflow_id, run.id)
         return run
 
-    async def park(self, run_id: str, attempt: int, resume_at: dt.datetime) -> Run:
-        """Commit that a poll found the run unfinished and when to ask again; no event, no hint.
+    async def park(
+        self,
+        run_id: str,
+        attempt: int,
+        resume_at: dt.datetime,
+        *,
+        polled: bool = True,
+        heard: Sequence[str] | None = None,
+    ) -> Run:
+        """Commit that the run is unfinished and when to look again; no event, no hint.
+
+        Args:
+            run_id: Of the run.
+            attempt: Whose write it is.
+            resume_at: When to look again; at once where its maker has called meanwhile.
+            polled: Whether its maker was asked.
+            heard: The calls of its maker that were considered; None where it makes none.
 
         Raises:
             RunNotFound, RunFinished, StaleAttempt: As `record`.
@@ -147,9 +180,45 @@ class Runs(RunReader):
         """
         async with self._writing() as connection:
             run = await self._attempted(connection, run_id, attempt)
-            waiting = parked(run, resume_at, self._clock())
+            now = self._clock()
+            if heard is not None:
+                await deliveries.settle(connection, run, now, heard)
+                if await deliveries.unsettled(connection, run):
+                    resume_at = now
+            waiting = parked(run, resume_at, now, polled=polled)
             await self._update(connection, run, waiting)
             return waiting
+
+    async def hear(self, delivery: Delivery) -> Receipt:
+        """Commit that a maker called: its row and, while the run it is about works, an event of that run.
+
+        A call that is known already changes nothing, nor does one about a run that has ended. One that no run is known
+        for is kept until a run turns out to be meant.
+        """
+        async with self._writing() as connection:
+            if delivery.remote_id is not None:
+                await deliveries.lock_remote(connection, delivery.provider, delivery.remote_id)
+            run_id = await deliveries.run_of(connection, delivery)
+            run = None if run_id is None else await self._locked(connection, run_id)
+            fate = _fate(run, delivery)
+            known_as = None if run is None else run.id
+            if not await deliveries.store(connection, delivery, known_as, self._clock(), settled=fate is Fate.LATE):
+                return Receipt(Fate.DUPLICATE, run)
+            if run is None or fate not in {Fate.HEARD, Fate.WOKEN}:
+                return Receipt(fate, run)
+            run = await self._apply(connection, run, Heard(delivery.id, delivery.state))
+        self._hint(run.workflow_id, run.id)
+        return Receipt(fate, run)
+
+    async def prune_deliveries(self) -> int:
+        """Commit that calls older than `deliveries.KEEP` are forgotten; how many."""
+        gone = 0
+        while True:
+            async with self._writing() as connection:
+                some = await deliveries.prune(connection, self._clock() - deliveries.KEEP)
+            gone += some
+            if not some:
+                return gone
 
     async def cancel(self, run_id: str, by: Mapping[str, str]) -> Run:
         """Commit that the run is cancelled; one that has ended is left, and returned, as it is.
@@ -236,13 +305,16 @@ class Runs(RunReader):
             raise StaleAttempt(run)
         return run
 
-    async def _written(self, connection: AsyncConnection, run_id: str, seq: int, event: Event) -> Run | None:
-        """The run, if this very event is recorded under this number."""
+    async def _provider(self, connection: AsyncConnection, run_id: str) -> str:
+        query = sa.select(runs.c.provider).where(runs.c.id == run_id)
+        return (await connection.execute(query)).scalar_one_or_none() or ""
+
+    async def _written(self, connection: AsyncConnection, run_id: str, after_seq: int, event: Event) -> Run | None:
+        """The run, if this very event is recorded behind this number; a maker may have called before or after it."""
         run = await self._locked(connection, run_id)
-        query = sa.select(run_events).where(run_events.c.run_id == run_id, run_events.c.seq == seq)
-        row = (await connection.execute(query)).one_or_none()
-        same = row is not None and (row.kind, row.payload) == (event.kind, event_payload(event))
-        return run if same else None
+        behind = sa.and_(run_events.c.run_id == run_id, run_events.c.seq > after_seq, run_events.c.kind == event.kind)
+        rows = await connection.execute(sa.select(run_events.c.payload).where(behind))
+        return run if event_payload(event) in [row.payload for row in rows] else None
 
     async def _apply(self, connection: AsyncConnection, run: Run, event: Event) -> Run:
         after = applied(run, event, self._clock())
@@ -252,6 +324,15 @@ class Runs(RunReader):
             rows = [image_columns(after, image) for image in event.images]
             await connection.execute(sa.insert(generated_images), rows)
         await settle(connection, after, event)
+        if isinstance(event, Accepted):
+            for call in await deliveries.claim_parked(connection, after):
+                after = await self._apply(connection, after, Heard(call.id, call.state))
+            if await deliveries.unsettled(connection, after):
+                due = replace(after, resume_at=after.updated_at)
+                await self._update(connection, after, due)
+                after = due
+        elif run.remote_id is not None and (after.status.terminal or after.remote_id is None):
+            await deliveries.settle(connection, run, after.updated_at)
         if after.status.terminal:
             await announce(connection, after)
         if changes_node(event):
@@ -274,6 +355,18 @@ class Runs(RunReader):
 
     def _insert(self, table: sa.Table) -> Any:
         return sqlite.insert(table) if self._engine.dialect.name == "sqlite" else postgresql.insert(table)
+
+
+def _fate(run: Run | None, delivery: Delivery) -> Fate:
+    """What a new call means for the run it is about."""
+    if run is None:
+        return Fate.PARKED
+    other_job = None not in {run.remote_id, delivery.remote_id} and run.remote_id != delivery.remote_id
+    if run.status.terminal or run.provider != delivery.provider or other_job or run.seq >= MAX_HEARD_SEQ:
+        return Fate.LATE
+    if run.status is Status.PENDING:
+        return Fate.PARKED
+    return Fate.WOKEN if run.parked_remotely else Fate.HEARD
 
 
 async def _known(connection: AsyncConnection, request: RunRequest) -> Run | None:

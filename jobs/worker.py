@@ -176,9 +176,13 @@ class Worker:
 
     async def _advance(self, run_id: str) -> Next:
         task = asyncio.current_task()
+        again_s = self._pace.redelivery_s
+        if (hold := self._held.get(run_id)) is not None:
+            # Given to us twice: the first one goes on. It may be about to park, and this entry to be its maker's call.
+            done, _ = await asyncio.wait([hold.task], timeout=again_s)
+            again_s = 0.0 if done else again_s
         if task is None or run_id in self._held or self._stopping:
-            # Given to us twice: the first one goes on, and this entry looks in again in case it dies.
-            return Next(self._clock() + dt.timedelta(seconds=self._pace.redelivery_s))
+            return Next(self._clock() + dt.timedelta(seconds=again_s))
         self._held[run_id] = _Hold(task, None)
 
         def began(run: Run) -> None:

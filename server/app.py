@@ -20,7 +20,7 @@ from server.openapi import build_openapi
 from server.operations import build_routes
 from server.origins import Origins
 from server.problems import TABLE, handle
-from server.routes import canvas, events, health, images, jobs, page, providers, runs, tokens, workflows
+from server.routes import canvas, events, health, images, jobs, page, providers, runs, tokens, webhooks, workflows
 from server.settings import Settings
 from server.websocket import websocket_endpoint
 from server.wiring import Parts, start
@@ -34,6 +34,7 @@ OPERATIONS: Final = (
     *providers.OPERATIONS,
     *tokens.OPERATIONS,
     *images.OPERATIONS,
+    *webhooks.OPERATIONS,
     *health.OPERATIONS,
     *page.OPERATIONS,
 )

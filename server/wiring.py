@@ -25,6 +25,7 @@ from jobs.liveness import Liveness, WorkerIdentity
 from jobs.progress import Reporter, Send
 from jobs.projector import Projector
 from jobs.runs import Runs
+from jobs.settlement import Callbacks
 from jobs.storage import DiskStore
 from jobs.worker import Pace, Worker
 from providers.base import ImageProvider
@@ -47,6 +48,7 @@ from server.routes.health import probe_folder
 from server.services import Services
 from server.settings import Settings
 from server.signals import RunSignals
+from server.webhooks import Secrets, Webhooks
 from server.websocket import AsgiSocket, RoomProtocol
 
 logger = logging.getLogger(__name__)
@@ -118,7 +120,10 @@ async def start(
         runs = Runs(engine, hint=_hint(rooms, signals, accounts), me=me)
         images = parts.images(images_folder, settings.public_url)
         fetch = partial(fetch_image, allow=settings.fetch_allow)
-        actor = Actor(runs, registry, workshop, images, Reporter(_report(rooms, signals)), fetch, me.id)
+        webhooks = _webhooks(settings, registry, runs)
+        reporter = Reporter(_report(rooms, signals))
+        callbacks = Callbacks(webhooks.address, settings.webhook_grace_s)
+        actor = Actor(runs, registry, workshop, images, reporter, fetch, me.id, callbacks=callbacks)
         worker = Worker(_queue(settings, process_id), runs, actor, liveness=Liveness(engine, me), pace=_PACE)
         catalog = Catalog(engine, store)
         orders = Orders(catalog, rooms, runs, registry, worker, metrics)
@@ -155,6 +160,7 @@ async def start(
             crowd=crowd,
             closings=Closings(metrics),
             revocations=revocation_log,
+            webhooks=webhooks,
         )
         try:
             yield services
@@ -193,6 +199,14 @@ def _prepare_folder(data: Path, images: Path) -> None:
 def _queue(settings: Settings, process_id: str) -> str:
     # A queue in memory is known by its address: each start gets its own.
     return settings.redis_url.get_secret_value() if settings.redis_url is not None else f"memory://{process_id}"
+
+
+def _webhooks(settings: Settings, registry: Registry, runs: Runs) -> Webhooks:
+    secrets = Secrets(
+        {name: [each.get_secret_value() for each in own] for name, own in settings.webhook_secrets.items()},
+        [each.get_secret_value() for each in settings.webhook_secret],
+    )
+    return Webhooks(registry, runs, app_url=settings.public_url, secrets=secrets, allow=settings.fetch_allow)
 
 
 def _hint(rooms: Rooms, signals: RunSignals, accounts: RunAccounts) -> Callable[[str, str], None]:
