@@ -8,11 +8,12 @@ import datetime as dt
 import logging
 import math
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final, TypeAlias, TypeVar
 
 from jobs import policy as rules
+from jobs.deliveries import Kept
 from jobs.dispatcher import Places
 from jobs.errors import (
     BadImage,
@@ -32,12 +33,14 @@ from jobs.progress import ProgressReporter
 from jobs.reading import utcnow
 from jobs.run import Run
 from jobs.runs import Runs
+from jobs.settlement import SILENT, Callbacks, Learnt, learn
 from jobs.state import (
     Accepted,
     Answered,
     Completed,
     Event,
     Failed,
+    Incident,
     Interrupted,
     RetryScheduled,
     RunError,
@@ -150,6 +153,7 @@ class Actor:
         *,
         places: Places | None = None,
         patience: Patience | None = None,
+        callbacks: Callbacks | None = None,
         clock: Callable[[], dt.datetime] = utcnow,
         jitter: Callable[[], float] = random.random,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
@@ -165,6 +169,7 @@ class Actor:
         self._progress = progress
         self._places = places
         self._patience = patience or Patience()
+        self._callbacks = callbacks or Callbacks()
         self._clock = clock
         self._jitter = jitter
         self._sleep = sleep
@@ -239,17 +244,21 @@ class Actor:
         run = attempt.run
         attempt.provider = provider = self._registry.get(run.provider)
         answer: Finished | base.Accepted | Waiting | None = self._answers.pop(run.id, None)
+        learnt: Learnt | None = None
         if answer is not None:
             self._log("answer_kept", attempt)
         elif run.remote_id is None:
-            answer = await self._submit(attempt, provider)
+            answer = await self._adopted(attempt, provider) or await self._submit(attempt, provider)
         else:
-            answer = await self._poll(attempt, provider, run.remote_id)
+            learnt = await self._learn(attempt, provider, run.remote_id)
+            answer = learnt.answer
         if isinstance(answer, Finished):
             await self._settle(attempt, answer)
             return Done()
         self._report(attempt, answer.progress if isinstance(answer, Waiting) else None, Stage.WAITING)
-        resume_at = self._after(rules.poll_after_s(answer.poll_after_s, self.policy))
+        called = answer.webhook_promised if isinstance(answer, base.Accepted) else learnt and not learnt.asked
+        wait_s = self._callbacks.grace_s if called else rules.poll_after_s(answer.poll_after_s, self.policy)
+        resume_at = self._after(wait_s)
         if isinstance(answer, base.Accepted):
             event = Accepted(answer.remote_id, answer.webhook_promised, resume_at)
             try:
@@ -260,15 +269,50 @@ class Actor:
                 raise
             self._log("run_accepted", attempt)
         else:
-            await outlast(lambda _: self._runs.park(run.id, run.attempt, resume_at), self._patience, self._sleep)
-        return Later(resume_at)
+            attempt.run = await self._park(attempt, resume_at, learnt)
+        # Sooner than that where its maker has called meanwhile.
+        return Later(attempt.run.resume_at or resume_at)
+
+    async def _park(self, attempt: _Attempt, resume_at: dt.datetime, learnt: Learnt | None) -> Run:
+        run = attempt.run
+        polled, heard = (True, None) if learnt is None else (learnt.asked, learnt.heard)
+
+        async def park(_again: bool) -> Run:  # noqa: FBT001 - parking twice is parking once
+            return await self._runs.park(run.id, run.attempt, resume_at, polled=polled, heard=heard)
+
+        return await outlast(park, self._patience, self._sleep)
+
+    async def _adopted(self, attempt: _Attempt, provider: ImageProvider) -> base.Accepted | None:
+        """A job that the maker took though our record of it was lost, as a call of it tells: no second one is paid."""
+        run = attempt.run
+        if run.attempt == 1 or self._callbacks.of(run, provider) is None:
+            return None
+        known = await outlast(lambda _: self._runs.adopted_id(run), self._patience, self._sleep)
+        if known is not None:
+            self._log("job_adopted", attempt)
+        return None if known is None else base.Accepted(known, webhook_promised=True)
+
+    async def _learn(self, attempt: _Attempt, provider: ImageProvider, remote_id: str) -> Learnt:
+        async def ask() -> Finished | Waiting:
+            return await self._poll(attempt, provider, remote_id)
+
+        async def silent() -> Finished | Waiting:
+            self._log("webhook_silent", attempt, provider=provider.name, level=logging.WARNING)
+            message = f"{provider.label} promised to call and did not within {self._callbacks.grace_s:g} s."
+            await self._record(attempt, Incident(SILENT, message))
+            return await ask()
+
+        async def calls_about(run: Run) -> Sequence[Kept]:
+            return await outlast(lambda _: self._runs.calls_about(run), self._patience, self._sleep)
+
+        return await learn(attempt.run, provider, calls_about, ask, silent)
 
     async def _submit(self, attempt: _Attempt, provider: ImageProvider) -> Finished | base.Accepted:
         run = attempt.run
         self._report(attempt, None, Stage.SUBMITTING)
         spec = run.spec
         inputs = (await self._gallery.previous(spec.previous_image),) if spec.previous_image else ()
-        request = ImageRequest(run.id, run.model, spec, inputs)
+        request = ImageRequest(run.id, run.model, spec, inputs, self._callbacks.of(run, provider))
         provider.check(request)
         if self._places is not None and not await self._places.enter(run):
             raise PlaceLost(run.id)
@@ -297,8 +341,9 @@ class Actor:
         """Turn the maker's answer into stored pictures and a completed run. One way for answers and for polls."""
         cost = answer.cost
         if cost is not None and cost.usd_micros > 0:
-            # At once: whatever happens from here on, this was billed.
-            await self._record(attempt, Answered(cost))
+            # At once: whatever happens from here on, this was billed. A job that is asked about twice was billed once.
+            if not await outlast(lambda _: self._runs.billed(attempt.run), self._patience, self._sleep):
+                await self._record(attempt, Answered(cost))
             cost = None
         attempt.answer = replace(answer, cost=cost)
         if not answer.images:
@@ -323,9 +368,11 @@ class Actor:
         failures = attempt.run.failures + 1
         decision = rules.decide(error, failures, self.policy, self._jitter())
         told = rules.run_error(error, attempt.stage, code)
-        if not isinstance(decision, Retry):
+        anew = error.ended and attempt.run.remote_id is not None
+        # Each job that is taken clears `failures`; what bounds jobs that end badly is the number of attempts.
+        if not isinstance(decision, Retry) or (anew and attempt.run.attempt >= self.policy.max_attempts):
             return await self._fail(attempt, told)
-        return await self._try_again(attempt, told, self._after(decision.after_s))
+        return await self._try_again(attempt, told, self._after(decision.after_s), anew=anew)
 
     async def _refused_attempt(self, attempt: _Attempt, error: ProviderError) -> Next:
         """The maker has no time: everybody leaves it alone for a while, and the run waits without losing an attempt."""
@@ -339,8 +386,10 @@ class Actor:
             resume_at = await self._places.refused(attempt.run, error.retry_after_s)
         return await self._try_again(attempt, rules.run_error(error, attempt.stage), resume_at)
 
-    async def _try_again(self, attempt: _Attempt, told: RunError, resume_at: dt.datetime) -> Next:
-        await self._record(attempt, RetryScheduled(told, resume_at))
+    async def _try_again(
+        self, attempt: _Attempt, told: RunError, resume_at: dt.datetime, *, anew: bool = False
+    ) -> Next:
+        await self._record(attempt, RetryScheduled(told, resume_at, anew))
         if attempt.answer is not None:
             self._answers[attempt.run.id] = attempt.answer
             if len(self._answers) > MAX_ANSWERS:

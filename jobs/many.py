@@ -16,6 +16,7 @@ from crdt.database import insert_into
 from crdt.json import Json
 from crdt.tables import workflow_nodes, workflows
 from crdt.values import without_data_urls
+from jobs import deliveries
 from jobs.budgets import Reservation, hold
 from jobs.errors import BatchRefused, BudgetExceeded, IdempotencyConflict, RequestError, RunActive, StaleRequest
 from jobs.ledger import settle
@@ -104,6 +105,8 @@ def cancel_all(
     _record(connection, [(run, event) for run in after])
     for before, run in changed:
         settle(connection, before, run, event)
+        if before.remote_id is not None:
+            deliveries.settle(connection, before, now)
         announce(connection, run)
     _show(connection, after, _lock([(run.workflow_id, run.node_id) for run in after], connection))
     return changed

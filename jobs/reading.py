@@ -9,11 +9,13 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from crdt.database import read_only
+from jobs import deliveries
+from jobs.deliveries import Kept
 from jobs.errors import RunNotFound
 from jobs.records import RunEvent, run_from_row
 from jobs.run import Run
 from jobs.selection import UNFINISHED, Place, Selection, matching, page, unfinished_ids
-from jobs.state import TERMINAL
+from jobs.state import TERMINAL, Accepted, Answered
 from jobs.tables import run_events, runs
 
 _CHUNK: Final = 500
@@ -63,6 +65,26 @@ class RunReader:
         async with self._reading.connect() as connection:
             rows = await connection.execute(query.order_by(run_events.c.seq))
             return [RunEvent(row.run_id, row.seq, row.ts, row.kind, row.payload) for row in rows]
+
+    async def calls_about(self, run: Run) -> list[Kept]:
+        """What the maker of a run told by calls and nothing was made of yet, in the order it came."""
+        async with self._reading.connect() as connection:
+            return await connection.run_sync(deliveries.unsettled, run)
+
+    async def adopted_id(self, run: Run) -> str | None:
+        """The maker's id for a run whose own record of it was lost; its calls may tell."""
+        async with self._reading.connect() as connection:
+            return await connection.run_sync(deliveries.adopted_id, run)
+
+    async def billed(self, run: Run) -> bool:
+        """Whether what a maker made of a job it took was recorded as billed."""
+        if run.remote_id is None:
+            return False
+        taken = sa.and_(run_events.c.run_id == run.id, run_events.c.kind == Accepted.kind)
+        since = sa.select(sa.func.max(run_events.c.seq)).where(taken).scalar_subquery()
+        bill = sa.and_(run_events.c.run_id == run.id, run_events.c.kind == Answered.kind, run_events.c.seq > since)
+        async with self._reading.connect() as connection:
+            return (await connection.execute(sa.select(run_events.c.seq).where(bill).limit(1))).first() is not None
 
     async def current(self, workflow_id: str, node_ids: Collection[str] | None = None) -> dict[str, Run]:
         """The current run of each node that has one; `node_ids` limits the answer to these nodes."""

@@ -200,7 +200,10 @@ def applied(run: Run, event: Event, at: dt.datetime) -> Run:  # noqa: C901, PLR0
             waiting = replace(run, stage=Stage.WAITING, remote_id=remote_id, resume_at=resume_at)
             waiting = replace(waiting, webhook_promised=webhook_promised)
             return replace(waiting, worker=None, failures=0, crashes=0, polls=0)
-        case Heard() | Incident():
+        case Heard():
+            # Should the call that wakes it be lost, the sweep finds it due.
+            return replace(run, resume_at=at) if run.parked_remotely else run
+        case Incident():
             return run
         case FellBack(provider, model, _, estimate, adapted):
             moved = replace(run, processor=f"{provider}:{model}", stage=Stage.QUEUED, remote_id=None, resume_at=None)
@@ -211,9 +214,11 @@ def applied(run: Run, event: Event, at: dt.datetime) -> Run:  # noqa: C901, PLR0
         case Answered(cost):
             # The bill is written with this event: what was held back for it is free again.
             return replace(_billed(run, cost), reserved_usd_micros=0)
-        case RetryScheduled(error, resume_at):
+        case RetryScheduled(error, resume_at, anew):
             # A maker that has no time for it has not tried: that takes none of its attempts.
             refused = error.error_class is ErrorClass.RATE_LIMIT and run.remote_id is None
+            if anew:
+                run = replace(run, remote_id=None, webhook_promised=False, polls=0)
             return replace(_let_go(run), failures=run.failures + (not refused), resume_at=resume_at)
         case Interrupted():
             return replace(_let_go(run), resume_at=None)
@@ -242,9 +247,9 @@ def resumed(run: Run, worker: str, at: dt.datetime) -> Run:
     return replace(run, worker=worker, crashes=run.crashes + 1, resume_at=None, updated_at=at)
 
 
-def parked(run: Run, resume_at: dt.datetime, at: dt.datetime) -> Run:
+def parked(run: Run, resume_at: dt.datetime, at: dt.datetime, *, polled: bool = True) -> Run:
     """The run after a poll that found it unfinished: no event, polls are not worth one each."""
-    waiting = replace(run, worker=None, failures=0, crashes=0, polls=run.polls + 1)
+    waiting = replace(run, worker=None, failures=0, crashes=0, polls=run.polls + polled)
     return replace(waiting, resume_at=resume_at, updated_at=at)
 
 

@@ -7,6 +7,7 @@ import datetime as dt
 import secrets
 import uuid
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, Final, TypeVar
 
@@ -18,7 +19,9 @@ from crdt.canvas import SERVER_KEYS
 from crdt.tables import workflow_nodes, workflows
 from crdt.transactions import Transactions
 from crdt.values import without_data_urls
+from jobs import deliveries
 from jobs.budgets import Reservation, hold
+from jobs.deliveries import Delivery, Fate, Receipt
 from jobs.errors import (
     BatchRefused,
     IdempotencyConflict,
@@ -38,7 +41,18 @@ from jobs.reading import RunReader, first_run, of_node, utcnow
 from jobs.records import RunEvent, changed_columns, event_columns, image_columns, run_columns, run_from_row
 from jobs.requests import UNSET, Requested, RunRequest, Unset, first_steps, key_in_batch
 from jobs.run import Run, applied, changes_node, node_patch, parked, resumed
-from jobs.state import Cancelled, Completed, Event, Failed, FellBack, Started, event_payload
+from jobs.state import (
+    Accepted,
+    Cancelled,
+    Completed,
+    Event,
+    Failed,
+    FellBack,
+    Heard,
+    Started,
+    Status,
+    event_payload,
+)
 from jobs.tables import generated_images, run_events, runs
 
 __all__ = ["UNSET", "Requested", "Run", "RunEvent", "RunRequest", "Runs", "Unset", "node_patch"]
@@ -46,6 +60,8 @@ __all__ = ["UNSET", "Requested", "Run", "RunEvent", "RunRequest", "Runs", "Unset
 T = TypeVar("T")
 MAX_CRASHES: Final = 3
 """Attempts that end with the death of their worker before the run is given up."""
+MAX_HEARD_SEQ: Final = 1_000
+"""A maker that calls about a run that has so many events is not listened to any more; the run is polled."""
 
 
 class Runs(RunReader):
@@ -147,7 +163,7 @@ class Runs(RunReader):
             run_id: Of the run.
             attempt: Whose event it is.
             event: What happened.
-            after_seq: Number of the event before it. Given when the write is tried again after one whose end is not
+            after_seq: Number of an event before it. Given when the write is tried again after one whose end is not
                 known: if that one was committed, nothing is written, and the run is returned.
 
         Raises:
@@ -159,8 +175,10 @@ class Runs(RunReader):
         """
 
         def write(connection: sa.Connection) -> tuple[Run, bool]:
+            if isinstance(event, Accepted):
+                deliveries.lock_remote(connection, self._provider(connection, run_id), event.remote_id)
             if after_seq is not None:
-                written = self._written(connection, run_id, after_seq + 1, event)
+                written = self._written(connection, run_id, after_seq, event)
                 if written is not None:
                     return written, False
             return self._apply(connection, self._attempted(connection, run_id, attempt), event), True
@@ -170,8 +188,23 @@ class Runs(RunReader):
             self._hint(run.workflow_id, run.id)
         return run
 
-    async def park(self, run_id: str, attempt: int, resume_at: dt.datetime) -> Run:
-        """Commit that a poll found the run unfinished and when to ask again; no event, no hint.
+    async def park(
+        self,
+        run_id: str,
+        attempt: int,
+        resume_at: dt.datetime,
+        *,
+        polled: bool = True,
+        heard: Sequence[str] | None = None,
+    ) -> Run:
+        """Commit that the run is unfinished and when to look again; no event, no hint.
+
+        Args:
+            run_id: Of the run.
+            attempt: Whose write it is.
+            resume_at: When to look again; at once where its maker has called meanwhile.
+            polled: Whether its maker was asked.
+            heard: The calls of its maker that were considered; None where it makes none.
 
         Raises:
             RunNotFound, RunFinished, StaleAttempt: As `record`.
@@ -180,11 +213,49 @@ class Runs(RunReader):
 
         def write(connection: sa.Connection) -> Run:
             run = self._attempted(connection, run_id, attempt)
-            waiting = parked(run, resume_at, self._clock())
+            now, when = self._clock(), resume_at
+            if heard is not None:
+                deliveries.settle(connection, run, now, heard)
+                if deliveries.unsettled(connection, run):
+                    when = now
+            waiting = parked(run, when, now, polled=polled)
             self._update(connection, run, waiting)
             return waiting
 
         return await self._transactions.run(write)
+
+    async def hear(self, delivery: Delivery) -> Receipt:
+        """Commit that a maker called: its row and, while the run it is about works, an event of that run.
+
+        A call that is known already changes nothing, nor does one about a run that has ended. One that no run is known
+        for is kept until a run turns out to be meant.
+        """
+
+        def write(connection: sa.Connection) -> tuple[Receipt, bool]:
+            if delivery.remote_id is not None:
+                deliveries.lock_remote(connection, delivery.provider, delivery.remote_id)
+            run_id = deliveries.run_of(connection, delivery)
+            run = None if run_id is None else self._locked(connection, run_id)
+            fate = _fate(run, delivery)
+            known_as = None if run is None else run.id
+            if not deliveries.store(connection, delivery, known_as, self._clock(), settled=fate is Fate.LATE):
+                return Receipt(Fate.DUPLICATE, run), False
+            if run is None or fate not in {Fate.HEARD, Fate.WOKEN}:
+                return Receipt(fate, run), False
+            return Receipt(fate, self._apply(connection, run, Heard(delivery.id, delivery.state))), True
+
+        receipt, changed = await self._transactions.run(write)
+        if changed and receipt.run is not None:
+            self._hint(receipt.run.workflow_id, receipt.run.id)
+        return receipt
+
+    async def prune_deliveries(self) -> int:
+        """Commit that calls older than `deliveries.KEEP` are forgotten; how many."""
+        gone = 0
+        before = self._clock() - deliveries.KEEP
+        while some := await self._transactions.run(partial(deliveries.prune, before=before)):
+            gone += some
+        return gone
 
     async def cancel(self, run_id: str, by: Mapping[str, str]) -> Run:
         """Commit that the run is cancelled; one that has ended is left, and returned, as it is.
@@ -328,13 +399,16 @@ class Runs(RunReader):
             raise StaleAttempt(run)
         return run
 
-    def _written(self, connection: sa.Connection, run_id: str, seq: int, event: Event) -> Run | None:
-        """The run, if this very event is recorded under this number."""
+    def _provider(self, connection: sa.Connection, run_id: str) -> str:
+        query = sa.select(runs.c.provider).where(runs.c.id == run_id)
+        return connection.execute(query).scalar_one_or_none() or ""
+
+    def _written(self, connection: sa.Connection, run_id: str, after_seq: int, event: Event) -> Run | None:
+        """The run, if this very event is recorded behind this number; a maker may have called before or after it."""
         run = self._locked(connection, run_id)
-        query = sa.select(run_events).where(run_events.c.run_id == run_id, run_events.c.seq == seq)
-        row = (connection.execute(query)).one_or_none()
-        same = row is not None and (row.kind, row.payload) == (event.kind, event_payload(event))
-        return run if same else None
+        behind = sa.and_(run_events.c.run_id == run_id, run_events.c.seq > after_seq, run_events.c.kind == event.kind)
+        rows = connection.execute(sa.select(run_events.c.payload).where(behind))
+        return run if event_payload(event) in [row.payload for row in rows] else None
 
     def _apply(self, connection: sa.Connection, run: Run, event: Event) -> Run:
         after = applied(run, event, self._clock())
@@ -346,6 +420,15 @@ class Runs(RunReader):
             rows = [image_columns(after, image) for image in event.images]
             connection.execute(sa.insert(generated_images), rows)
         settle(connection, run, after, event)
+        if isinstance(event, Accepted):
+            for call in deliveries.claim_parked(connection, after):
+                after = self._apply(connection, after, Heard(call.id, call.state))
+            if deliveries.unsettled(connection, after):
+                due = replace(after, resume_at=after.updated_at)
+                self._update(connection, after, due)
+                after = due
+        elif run.remote_id is not None and (after.status.terminal or after.remote_id is None):
+            deliveries.settle(connection, run, after.updated_at)
         if after.status.terminal:
             announce(connection, after)
         if changes_node(event):
@@ -368,6 +451,18 @@ class Runs(RunReader):
 
     def _insert(self, table: sa.Table) -> Any:
         return sqlite.insert(table) if self._engine.dialect.name == "sqlite" else postgresql.insert(table)
+
+
+def _fate(run: Run | None, delivery: Delivery) -> Fate:
+    """What a new call means for the run it is about."""
+    if run is None:
+        return Fate.PARKED
+    other_job = None not in {run.remote_id, delivery.remote_id} and run.remote_id != delivery.remote_id
+    if run.status.terminal or run.provider != delivery.provider or other_job or run.seq >= MAX_HEARD_SEQ:
+        return Fate.LATE
+    if run.status is Status.PENDING:
+        return Fate.PARKED
+    return Fate.WOKEN if run.parked_remotely else Fate.HEARD
 
 
 def _known(connection: sa.Connection, request: RunRequest) -> Run | None:

@@ -182,11 +182,12 @@ class Answered:
 
 @dataclass(frozen=True, slots=True)
 class RetryScheduled:
-    """The attempt failed and another follows at `resume_at`."""
+    """The attempt failed and another follows at `resume_at`; `anew` asks the maker again, whose job has ended."""
 
     kind: ClassVar[str] = "retry_scheduled"
     error: RunError
     resume_at: dt.datetime
+    anew: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -304,12 +305,13 @@ def event_payload(event: Event) -> dict[str, Json]:  # noqa: C901, PLR0911, PLR0
         case Incident(code, message):
             return {"code": code, "message": message}
         case FellBack(provider, model, error, _, adapted):
-            told = {"adapted": list(adapted)} if adapted else {}
-            return {"provider": provider, "model": model, "error": error_json(error), **told}
+            moved: dict[str, Json] = {"provider": provider, "model": model, "error": error_json(error)}
+            return {**moved, "adapted": list(adapted)} if adapted else moved
         case Answered(cost):
             return cost_json(cost)
-        case RetryScheduled(error, resume_at):
-            return {"error": error_json(error), "resumeAt": resume_at.isoformat()}
+        case RetryScheduled(error, resume_at, anew):
+            told: dict[str, Json] = {"error": error_json(error), "resumeAt": resume_at.isoformat()}
+            return {**told, "anew": True} if anew else told
         case Interrupted(billing_ambiguous):
             return {"billingAmbiguous": True} if billing_ambiguous else {}
         case Completed(images, cost, adapted):

@@ -102,6 +102,8 @@ class Worker:
         self._clock = clock
         self._held: dict[str, _Hold] = {}
         self._again: set[str] = set()
+        self.swept = asyncio.Event()
+        """Set once the first sweep has found what others left behind."""
         self._stack = AsyncExitStack()
         self._stopping = False
 
@@ -196,10 +198,15 @@ class Worker:
 
     async def _advance(self, run_id: str) -> Next:
         task = asyncio.current_task()
+        again_s = self._pace.redelivery_s
+        if (hold := self._held.get(run_id)) is not None:
+            # Given to us twice: the first one goes on. It may be about to park, and this entry to be its maker's call.
+            done, _ = await asyncio.wait([hold.task], timeout=again_s)
+            again_s = 0.0 if done else again_s
         if task is None or run_id in self._held or self._stopping:
-            # Given to us twice: the first one goes on, and this entry looks in again in case it dies.
+            # It looks in again in case the first one dies.
             self._again.add(run_id)
-            return Next(self._clock() + dt.timedelta(seconds=self._pace.redelivery_s))
+            return Next(self._clock() + dt.timedelta(seconds=again_s))
         self._held[run_id] = _Hold(task, None)
 
         def began(run: Run) -> None:
@@ -250,6 +257,7 @@ class Worker:
             async with self._surviving("sweep_failed"), asyncio.timeout(LIMIT_S):
                 found = await self.sweep(everything=everything)
                 everything = False
+                self.swept.set()
                 if found:
                     logger.info("swept", extra={"action": "swept", "runs": found})
             await asyncio.sleep(self._pace.trouble_s if everything else self._pace.sweep_s)

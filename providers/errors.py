@@ -6,7 +6,9 @@ ImageMakingError
  ├── RequestRefused    a well-formed request that this maker does not offer; nothing was sent
  ├── UnknownProvider   a maker that is not configured
  ├── UnknownModel      a model that its maker does not offer (any more)
- └── ProviderError     the maker, or the way to it, failed; says whether trying again can help
+ ├── ProviderError     the maker, or the way to it, failed; says whether trying again can help
+ ├── BadSignature      a call that claims to come from a maker and does not prove it
+ └── KeysAway          the public keys of a maker cannot be read now
 """
 
 from collections.abc import Sequence
@@ -51,6 +53,7 @@ class ProviderError(ImageMakingError):
         vendor_message: The maker's own words, for operators; may quote the prompt, so it is never logged.
         retry_after_s: Seconds the maker asked to wait, already capped.
         billing_ambiguous: The maker may have made, and billed, a picture that never reached us.
+        ended: The maker has ended its job: asking for it by its id cannot help any more, only asking anew.
     """
 
     message: str
@@ -60,6 +63,7 @@ class ProviderError(ImageMakingError):
     vendor_message: str | None = None
     retry_after_s: float | None = None
     billing_ambiguous: bool = False
+    ended: bool = False
 
     def __post_init__(self) -> None:
         # `args` is what pickle hands back to the constructor; the other fields travel in `__dict__`.
@@ -126,3 +130,21 @@ class UnknownModel(ImageMakingError):
         if self.successor is not None:
             return f"{self.model!r} is no longer offered by {maker}. Use {self.successor!r}."
         return f"{self.model!r} is not offered by {maker}. Offered: {', '.join(self.offered) or 'none'}."
+
+
+class BadSignature(ImageMakingError):
+    """A call that claims to come from a maker and does not prove it. Why is nobody's business but ours."""
+
+    def __str__(self) -> str:
+        return "the signature is missing or not valid"
+
+
+class KeysAway(ImageMakingError):
+    """The public keys of a maker cannot be read now; `url` is where they should be."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(url)
+        self.url = url
+
+    def __str__(self) -> str:
+        return f"the keys at {self.url} cannot be read now"

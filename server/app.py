@@ -21,7 +21,20 @@ from server.operations import build_routes
 from server.origins import Origins
 from server.parts import Parts
 from server.problems import TABLE, handle
-from server.routes import canvas, control, events, health, images, jobs, page, providers, runs, tokens, workflows
+from server.routes import (
+    canvas,
+    control,
+    events,
+    health,
+    images,
+    jobs,
+    page,
+    providers,
+    runs,
+    tokens,
+    webhooks,
+    workflows,
+)
 from server.settings import Settings
 from server.websocket import websocket_endpoint
 from server.wiring import start
@@ -36,6 +49,7 @@ OPERATIONS: Final = (
     *providers.OPERATIONS,
     *tokens.OPERATIONS,
     *images.OPERATIONS,
+    *webhooks.OPERATIONS,
     *health.OPERATIONS,
     *page.OPERATIONS,
 )

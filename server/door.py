@@ -53,7 +53,7 @@ async def read_json(request: Request, limit_bytes: int = BODY_LIMIT_BYTES) -> Js
         BodyTooLarge, UnsupportedMediaType, InvalidJson: As `read_body`.
 
     """
-    body = await _read_bytes(request, limit_bytes)
+    body = await read_bytes(request, limit_bytes)
     if not body:
         return {}
     content_type = request.headers.get("content-type", "")
@@ -138,7 +138,13 @@ def idempotency_key_of(request: Request) -> str | None:
     return key
 
 
-async def _read_bytes(request: Request, limit_bytes: int) -> bytes:
+async def read_bytes(request: Request, limit_bytes: int) -> bytes:
+    """The body as it came.
+
+    Raises:
+        BodyTooLarge: Longer than `limit_bytes`; no more than that was ever held.
+
+    """
     declared = request.headers.get("content-length", "")
     refused = declared.isdecimal() and int(declared) > limit_bytes
     body = bytearray()

@@ -25,6 +25,7 @@ from jobs.images import ImageWorkshop
 from jobs.liveness import Liveness, WorkerIdentity, alive_until
 from jobs.progress import Reporter, Send
 from jobs.runs import Runs
+from jobs.settlement import Callbacks
 from jobs.storage import DiskStore
 from jobs.worker import Pace, Worker
 from providers.base import ImageProvider
@@ -42,6 +43,7 @@ from server.parts import Parts
 from server.revocations import RevocationLog, Revocations
 from server.running import Check
 from server.settings import Settings
+from server.webhooks import Secrets, Webhooks
 
 IMAGES_FOLDER: Final = "images"
 PACE: Final = Pace(grace_s=4.0)
@@ -85,15 +87,35 @@ class Ground:
         """The writer of runs, which tells `hint` of each change."""
         return Runs(self.engine, hint=hint, me=self.me, transactions=self.transactions)
 
+    def make_webhooks(self, runs: Runs) -> Webhooks:
+        """The ear for calls of makers."""
+        settings = self.settings
+        secrets = Secrets(
+            {name: [each.get_secret_value() for each in own] for name, own in settings.webhook_secrets.items()},
+            [each.get_secret_value() for each in settings.webhook_secret],
+        )
+        address, allow = settings.public_url, settings.fetch_allow
+        return Webhooks(self.registry, runs, app_url=address, secrets=secrets, allow=allow)
+
     def make_dispatcher(self, runs: Runs, *, works: bool) -> Dispatcher:
         """What gives runs their places at makers; where no run is worked on, it looks only when it is poked."""
         return Dispatcher(runs, self.settings.limits, me=self.me.id if works else None)
 
-    def make_worker(self, runs: Runs, report: Send, dispatcher: Dispatcher) -> Worker:
+    def make_worker(self, runs: Runs, report: Send, dispatcher: Dispatcher, webhooks: Webhooks) -> Worker:
         """What works on runs in this process."""
         fetch = partial(fetch_image, allow=self.settings.fetch_allow)
         reporter, liveness = Reporter(report), Liveness(self.engine, self.me)
-        actor = Actor(runs, self.registry, self.workshop, self.images, reporter, fetch, self.me.id, places=dispatcher)
+        actor = Actor(
+            runs,
+            self.registry,
+            self.workshop,
+            self.images,
+            reporter,
+            fetch,
+            self.me.id,
+            places=dispatcher,
+            callbacks=Callbacks(webhooks.address, self.settings.webhook_grace_s),
+        )
         worker = Worker(self.queue_url, runs, actor, dispatcher, liveness=liveness, pace=PACE)
         self.metrics.watch("runs_at_work", "Runs this worker is at.", lambda: len(worker.active))
         return worker

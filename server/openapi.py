@@ -16,10 +16,11 @@ _REF: Final = "#/components/schemas/{model}"
 _PARAMETER = re.compile(r"\{(\w+)(?::\w+)?\}")
 _PROBLEMS: Final = {
     400: "The body is not JSON.",
-    401: "The access token is missing, not valid or expired.",
+    401: "The access token, or the signature of a call, is missing, not valid or expired.",
     402: "A budget has no room for it; `budget` says which, what is spent and what is reserved.",
     403: "The access token does not allow this, or a page of another site asked for a change.",
     404: "There is no such thing.",
+    408: "The body did not come in time.",
     409: "Something else stands in the way; `current` is the node's current job.",
     413: "The body is too long.",
     415: "The body is not application/json.",

@@ -34,7 +34,7 @@ from jobs.errors import (
     StorageUnavailable,
 )
 from jobs.run import MICROS
-from providers.errors import InvalidSpec, RequestRefused, UnknownModel, UnknownProvider
+from providers.errors import BadSignature, InvalidSpec, KeysAway, RequestRefused, UnknownModel, UnknownProvider
 from server.errors import (
     BatchNotFound,
     BodyTooLarge,
@@ -168,6 +168,10 @@ TABLE: Final[Mapping[type[Exception], Callable[[Any], Problem]]] = {
     NoSecret: lambda e: Problem("no-secret", 409, str(e)),
     WorkflowNotFound: lambda e: _field("workflow-not-found", "workflowId", str(e), 404),
     ImageNotFound: lambda e: _field("image-not-found", "key", str(e), 404),
+    BadSignature: lambda _: Problem("invalid-signature", 401, "The signature is missing or not valid."),
+    KeysAway: lambda _: Problem(
+        "unavailable", 503, "The keys of the sender cannot be read now.", headers={"Retry-After": _RETRY_AFTER_S}
+    ),
     Unready: lambda e: Problem("unready", 503, str(e), extra={"checks": e.checks}),
     InvalidRoomId: lambda e: _field("workflow-not-found", "workflowId", str(e), 404),
     RoomUnavailable: lambda e: Problem("unavailable", 503, str(e), headers={"Retry-After": _RETRY_AFTER_S}),

@@ -71,6 +71,12 @@ class ImageJobRecord(Record):
     error: ErrorRecord | None = None
 
 
+class ReceivedRecord(Record):
+    """A call that came, for the first time or again."""
+
+    received: bool
+
+
 class JobAccepted(Record):
     """A job that will be worked on."""
 

@@ -35,6 +35,7 @@ from server.origins import Origins
 from server.proxies import Proxies
 from server.revocations import RevocationLog
 from server.signals import RunSignals
+from server.webhooks import Webhooks
 
 _FLUSH_S: Final = 10.0
 """How long an edit by HTTP waits to be committed before it is answered 503."""
@@ -65,6 +66,7 @@ class Services:
     crowd: Crowd
     closings: Closings
     revocations: RevocationLog
+    webhooks: Webhooks
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
 
     def stop(self) -> None:

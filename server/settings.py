@@ -1,6 +1,7 @@
 """Every setting of the server, read from the environment; the defaults run with no service and no key."""
 
 import ipaddress
+import os
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 from urllib.parse import urlsplit
@@ -12,6 +13,7 @@ from sqlalchemy.exc import ArgumentError
 
 from jobs.limits import Limits, parse_limits
 from providers.addresses import AllowList
+from providers.signatures import signing_keys
 from server.crowd import Bounds
 from server.errors import BadSettings
 from server.limits import Allowance
@@ -29,6 +31,7 @@ _DRIVERS: Final = {
 _OWN: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - named, not bound
 MIN_SECRET_BYTES: Final = 32
 _MIB: Final = 1024 * 1024
+_WEBHOOK_SECRET: Final = "_WEBHOOK_SECRET"  # noqa: S105 - the end of a name
 _DATABASE_FILE: Final = "darkroom.db"
 _LIBPQ_ONLY: Final = frozenset({"channel_binding", "gssencmode", "target_session_attrs", "connect_timeout"})
 """Parameters that hosted Postgres puts into its addresses and that asyncpg does not take there."""
@@ -133,6 +136,23 @@ class Settings(BaseSettings):
     stop_s: float = Field(
         10.0, ge=0.1, le=60, alias="DARKROOM_STOP_S", description="seconds a stop waits for edits to be stored"
     )
+    webhook_secret: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
+        (),
+        alias="WEBHOOK_SECRET",
+        description="whsec_... that makers sign their calls with; comma separated while it is being changed",
+    )
+    webhook_secrets: Annotated[dict[str, tuple[SecretStr, ...]], NoDecode] = Field(
+        default_factory=dict,
+        alias="<PROVIDER>_WEBHOOK_SECRET",
+        description="the same for one provider, such as OPENAI_WEBHOOK_SECRET, in place of WEBHOOK_SECRET",
+    )
+    webhook_grace_s: float = Field(
+        120,
+        ge=0,
+        le=3600,
+        alias="DARKROOM_WEBHOOK_GRACE_S",
+        description="seconds after which a provider that promised to call is asked itself",
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", alias="DARKROOM_LOG_LEVEL", description="debug, info, warning or error"
     )
@@ -146,6 +166,31 @@ class Settings(BaseSettings):
         if isinstance(value, str):
             return tuple(part.strip() for part in value.split(",") if part.strip())
         return value
+
+    @model_validator(mode="before")
+    @classmethod
+    def _providers_own(cls, given: dict[str, Any]) -> dict[str, Any]:
+        # A provider may be added from outside, so no list of fields holds them all.
+        found: dict[str, Any] = {}
+        for name, value in os.environ.items():
+            provider = name.removesuffix(_WEBHOOK_SECRET)
+            if provider in {"", name} or not value:
+                continue
+            try:
+                found[provider.lower()] = _split_secrets(value)
+            except ValueError as error:
+                raise ValueError(f"{name}: {error}") from None
+        return {"webhook_secrets": found, **given}
+
+    @field_validator("webhook_secret", mode="before")
+    @classmethod
+    def _secrets(cls, value: object) -> object:
+        return _split_secrets(value)
+
+    @field_validator("webhook_secrets", mode="before")
+    @classmethod
+    def _named_secrets(cls, value: object) -> object:
+        return {name: _split_secrets(each) for name, each in value.items()} if isinstance(value, dict) else value
 
     @field_validator("log_level", "log_format", "role", mode="before")
     @classmethod
@@ -309,6 +354,16 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
         return False
+
+
+def _split_secrets(value: object) -> object:
+    """Secrets out of a comma separated text; each can be used."""
+    if not isinstance(value, str):
+        return value
+    secrets = [part.strip() for part in value.split(",") if part.strip()]
+    for secret in secrets:
+        signing_keys(secret)
+    return tuple(secrets)
 
 
 def _origin(text: str) -> str:

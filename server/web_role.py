@@ -47,8 +47,9 @@ async def start_web(ground: Ground, *, works: bool) -> AsyncIterator[Running]:
         signals = RunSignals()
         news = RunNews(rooms, bus, signals, ground.accounts)
         runs = ground.make_runs(news.hint)
+        webhooks = ground.make_webhooks(runs)
         dispatcher = ground.make_dispatcher(runs, works=works)
-        jobs = ground.make_worker(runs, news.report, dispatcher) if works else JobQueue(ground.queue_url)
+        jobs = ground.make_worker(runs, news.report, dispatcher, webhooks) if works else JobQueue(ground.queue_url)
         catalog = Catalog(ground.engine, store)
         orders = Orders(catalog, rooms, runs, ground.registry, jobs, dispatcher, metrics)
         projector = Projector(
@@ -75,6 +76,7 @@ async def start_web(ground: Ground, *, works: bool) -> AsyncIterator[Running]:
             images_folder=ground.images_folder,
             jobs=jobs,
             dispatcher=dispatcher,
+            webhooks=webhooks,
             orders=orders,
             control=Control(runs, jobs),
             signals=signals,

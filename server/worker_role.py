@@ -29,5 +29,7 @@ async def start_worker(ground: Ground) -> AsyncIterator[Running]:
     async with RedisSender(ground.redis_url, ground.process_id) as sender:
         news = DistantNews(ground.process_id, sender, ground.accounts)
         runs = ground.make_runs(news.hint)
-        async with ground.make_worker(runs, news.report, ground.make_dispatcher(runs, works=True)):
+        async with ground.make_worker(
+            runs, news.report, ground.make_dispatcher(runs, works=True), ground.make_webhooks(runs)
+        ):
             yield Running(ground.engine, ground.metrics, ground.checks(sender, works=True))

@@ -62,6 +62,7 @@ async def test_a_later_sweep_finds_a_run_whose_queue_entry_was_lost(
 ) -> None:
     late = dt.datetime.now(dt.UTC) + dt.timedelta(hours=1)
     async with workplace(sqlite_engine, tmp_path, FakeProvider(), docket_url) as (studio, worker):
+        await worker.swept.wait()
         run = await placed(studio)
         worker._clock = lambda: late
         assert await worker.sweep() == 1
