@@ -6,12 +6,14 @@ ImageMakingError
  ├── RequestRefused    a well-formed request that this maker does not offer; nothing was sent
  ├── UnknownProvider   a maker that is not configured
  ├── UnknownModel      a model that its maker does not offer (any more)
+ ├── AddressRefused    an address of somebody else's that may not, or cannot, be asked
  └── ProviderError     the maker, or the way to it, failed; says whether trying again can help
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Literal
 
 
 class ErrorClass(StrEnum):
@@ -126,3 +128,15 @@ class UnknownModel(ImageMakingError):
         if self.successor is not None:
             return f"{self.model!r} is no longer offered by {maker}. Use {self.successor!r}."
         return f"{self.model!r} is not offered by {maker}. Offered: {', '.join(self.offered) or 'none'}."
+
+
+class AddressRefused(ImageMakingError):
+    """An address that somebody else chose and that is not asked; `message` goes on after "The address"."""
+
+    def __init__(self, why: Literal["invalid", "unknown", "private"], message: str) -> None:
+        super().__init__(why, message)
+        self.why = why
+        self.message = message
+
+    def __str__(self) -> str:
+        return f"The address {self.message}."

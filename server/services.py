@@ -17,6 +17,7 @@ from crdt.errors import RoomUnavailable
 from crdt.json import Json
 from crdt.room import Room
 from crdt.rooms import Rooms
+from jobs.calls import Calls
 from jobs.run import node_patch
 from jobs.runs import Runs
 from jobs.storage import DiskStore
@@ -47,6 +48,7 @@ class Services:
     catalog: Catalog
     rooms: Rooms
     runs: Runs
+    calls: Calls
     registry: Registry
     images: DiskStore
     images_folder: Path

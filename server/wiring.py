@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -20,7 +21,10 @@ from crdt.json import Json
 from crdt.rooms import RoomLimits, Rooms
 from crdt.store import SqlStore
 from crdt.transactions import Transactions
+from jobs import signing
 from jobs.actor import Actor
+from jobs.caller import Caller
+from jobs.calls import Calls
 from jobs.images import ImageWorkshop
 from jobs.liveness import Liveness, WorkerIdentity
 from jobs.progress import Reporter, Send
@@ -28,6 +32,7 @@ from jobs.projector import Projector
 from jobs.runs import Runs
 from jobs.storage import DiskStore
 from jobs.worker import Pace, Worker
+from providers.addresses import AllowList
 from providers.base import ImageProvider
 from providers.demo import DemoProvider
 from providers.errors import ImageMakingError
@@ -53,6 +58,8 @@ from server.websocket import AsgiSocket, RoomProtocol
 logger = logging.getLogger(__name__)
 
 IMAGES_FOLDER: Final = "images"
+SCRATCH_FOLDER: Final = "downloads"
+_LEFT_S: Final = 3_600.0
 _PACE: Final = Pace(grace_s=4.0)
 """A stop takes at most twice the grace for attempts at work, then what the rooms need."""
 
@@ -119,19 +126,25 @@ async def start(
         )
         rooms = Rooms(store, MemoryBus(), process_id=process_id, limits=limits)
         me = WorkerIdentity()
-        runs = Runs(engine, hint=_hint(rooms, signals, accounts), me=me, transactions=transactions)
+        calls = Calls(engine, transactions=transactions)
+        keys = partial(outgoing_keys, settings, engine)
+        caller = Caller(calls, keys, allow=settings.fetch_allow, told=metrics.call_made)
+        hint = _hint(rooms, signals, accounts, caller)
+        runs = Runs(engine, hint=hint, me=me, transactions=transactions)
         images = parts.images(images_folder, settings.public_url)
         fetch = partial(fetch_image, allow=settings.fetch_allow)
-        actor = Actor(runs, registry, workshop, images, Reporter(_report(rooms, signals)), fetch, me.id)
+        reporter = Reporter(_report(rooms, signals))
+        actor = Actor(runs, registry, workshop, images, reporter, fetch, me.id, scratch=_scratch(settings.data))
         worker = Worker(_queue(settings, process_id), runs, actor, liveness=Liveness(engine, me), pace=_PACE)
         catalog = Catalog(engine, store)
-        orders = Orders(catalog, rooms, runs, registry, worker, metrics)
+        orders = Orders(catalog, rooms, runs, registry, worker, metrics, AllowList.parse(settings.fetch_allow))
         projector = Projector(rooms, runs, orders.ask, workshop, images, vouched=settings.secret is not None)
         rooms.listener = projector
         await rooms.start()
         stack.push_async_callback(rooms.stop)
         await stack.enter_async_context(projector)
         await stack.enter_async_context(worker)
+        await stack.enter_async_context(caller)
         await stack.enter_async_context(_running(accounts.run(), "accounts"))
         revocation_log = RevocationLog(engine, revocations)
         await revocation_log.read()
@@ -147,6 +160,7 @@ async def start(
             catalog=catalog,
             rooms=rooms,
             runs=runs,
+            calls=calls,
             registry=registry,
             images=images,
             images_folder=images_folder,
@@ -194,16 +208,53 @@ def _prepare_folder(data: Path, images: Path) -> None:
         ) from error
 
 
+def _scratch(data: Path) -> Path:
+    """Where pictures are downloaded to; what a killed process left there is removed, once nobody can be at it."""
+    folder = data / SCRATCH_FOLDER
+    folder.mkdir(exist_ok=True)
+    old = time.time() - _LEFT_S
+    for path in folder.glob("*.part"):
+        with contextlib.suppress(OSError):
+            if path.stat().st_mtime < old:
+                path.unlink()
+    return folder
+
+
 def _queue(settings: Settings, process_id: str) -> str:
     # A queue in memory is known by its address: each start gets its own.
     return settings.redis_url.get_secret_value() if settings.redis_url is not None else f"memory://{process_id}"
 
 
-def _hint(rooms: Rooms, signals: RunSignals, accounts: RunAccounts) -> Callable[[str, str], None]:
+async def read_webhook_secret(settings: Settings) -> str:
+    """What signs outgoing calls, as receivers are given it; made, and stored, where there is none yet.
+
+    Raises:
+        StartupError: The database does not answer.
+
+    """
+    if settings.webhook_secret is not None:
+        return settings.webhook_secret.get_secret_value()
+    _prepare_folder(settings.data, settings.data / IMAGES_FOLDER)
+    engine = create_engine(settings.database)
+    try:
+        await migrate(engine)
+        return await signing.stored_secret(engine)
+    finally:
+        await engine.dispose()
+
+
+async def outgoing_keys(settings: Settings, engine: AsyncEngine) -> Sequence[bytes]:
+    """What signs outgoing calls: the operator's secrets, or this installation's own."""
+    given = settings.webhook_secret
+    return signing.read_keys(await signing.stored_secret(engine) if given is None else given.get_secret_value())
+
+
+def _hint(rooms: Rooms, signals: RunSignals, accounts: RunAccounts, caller: Caller) -> Callable[[str, str], None]:
     def hint(workflow_id: str, run_id: str) -> None:
         rooms.hint(workflow_id, run_id)
         signals.hint(run_id)
         accounts.hint(run_id)
+        caller.poke()
 
     return hint
 

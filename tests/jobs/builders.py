@@ -33,7 +33,6 @@ from providers.base import (
     Accepted,
     Cost,
     Finished,
-    ImageInput,
     ImageRequest,
     ImageResult,
     ModelInfo,
@@ -281,8 +280,8 @@ class Reports:
         return [stage for index, stage in enumerate(stages) if index == 0 or stages[index - 1] != stage]
 
 
-async def no_fetch(url: str) -> ImageInput:
-    raise AssertionError(url)
+async def no_fetch(url: str, into: Path) -> None:
+    raise AssertionError(url, into)
 
 
 @dataclass
@@ -332,7 +331,7 @@ async def studio(engine: AsyncEngine, root: Path, provider: FakeProvider, **opti
     store = options.pop("store", None) or DiskStore(root / "pictures", "http://test")
     fetch = options.pop("fetch", no_fetch)
     policy = options.pop("policy", None) or RetryPolicy()
-    options = {"sleep": slept, "jitter": lambda: 0.5, **options}
+    options = {"sleep": slept, "jitter": lambda: 0.5, "scratch": root, **options}
     registry = Registry([provider], None, None)
     async with ImageWorkshop() as workshop:
         actor = Actor(runs, registry, workshop, store, reports, fetch, me.id, policy, **options)
