@@ -20,7 +20,20 @@ from server.openapi import build_openapi
 from server.operations import build_routes
 from server.origins import Origins
 from server.problems import TABLE, handle
-from server.routes import calls, canvas, events, health, images, jobs, page, providers, runs, tokens, workflows
+from server.routes import (
+    calls,
+    canvas,
+    canvas_events,
+    events,
+    health,
+    images,
+    jobs,
+    page,
+    providers,
+    runs,
+    tokens,
+    workflows,
+)
 from server.settings import Settings
 from server.websocket import websocket_endpoint
 from server.wiring import Parts, start
@@ -31,6 +44,7 @@ OPERATIONS: Final = (
     *runs.OPERATIONS,
     *jobs.OPERATIONS,
     *events.OPERATIONS,
+    *canvas_events.OPERATIONS,
     *calls.OPERATIONS,
     *providers.OPERATIONS,
     *tokens.OPERATIONS,

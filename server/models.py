@@ -257,6 +257,13 @@ class LimitQuery(Body):
     limit: int = Field(50, ge=1, le=200)
 
 
+class CanvasEventsQuery(Body):
+    """Query of the events of a canvas."""
+
+    after: str | None = Field(None, max_length=2_048, description="`next` of a list, or an id that a stream gave")
+    limit: int = Field(200, ge=1, le=1_000, description="of a list; there may be more behind `next`")
+
+
 class EventsQuery(Body):
     """Query of events."""
 

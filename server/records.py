@@ -109,6 +109,27 @@ class EventList(Record):
     events: list[EventRecord]
 
 
+class CanvasEventRecord(BaseModel):
+    """A recorded step of one of a canvas's jobs, with what its kind tells besides."""
+
+    model_config = ConfigDict(extra="allow")
+
+    jobId: str  # noqa: N815 - as it is outside: a model that allows more has no aliases
+    workflowId: str  # noqa: N815
+    nodeId: str  # noqa: N815
+    seq: int = Field(description="counts the steps of its job without a gap")
+    ts: dt.datetime
+    kind: str
+    status: str
+
+
+class CanvasEventList(Record):
+    """Recorded steps of all jobs of a canvas, oldest first; `next` continues the list as `?after=`, also later."""
+
+    events: list[CanvasEventRecord]
+    next: str
+
+
 class CallRecord(Record):
     """A call to the webhookUrl of a job."""
 

@@ -21,6 +21,7 @@ from jobs.calls import Calls
 from jobs.run import node_patch
 from jobs.runs import Runs
 from jobs.storage import DiskStore
+from jobs.timeline import Timeline
 from jobs.worker import Worker
 from providers.registry import Registry
 from server.closings import Closings
@@ -32,6 +33,7 @@ from server.origins import Origins
 from server.proxies import Proxies
 from server.revocations import RevocationLog
 from server.signals import RunSignals
+from server.streams import Streams
 
 _FLUSH_S: Final = 10.0
 """How long an edit by HTTP waits to be committed before it is answered 503."""
@@ -49,6 +51,7 @@ class Services:
     rooms: Rooms
     runs: Runs
     calls: Calls
+    timeline: Timeline
     registry: Registry
     images: DiskStore
     images_folder: Path
@@ -61,6 +64,7 @@ class Services:
     crowd: Crowd
     closings: Closings
     revocations: RevocationLog
+    streams: Streams = field(default_factory=Streams)
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
 
     def stop(self) -> None:

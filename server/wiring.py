@@ -31,6 +31,7 @@ from jobs.progress import Reporter, Send
 from jobs.projector import Projector
 from jobs.runs import Runs
 from jobs.storage import DiskStore
+from jobs.timeline import Timeline
 from jobs.worker import Pace, Worker
 from providers.addresses import AllowList
 from providers.base import ImageProvider
@@ -60,7 +61,7 @@ logger = logging.getLogger(__name__)
 IMAGES_FOLDER: Final = "images"
 SCRATCH_FOLDER: Final = "downloads"
 _LEFT_S: Final = 3_600.0
-_PACE: Final = Pace(grace_s=4.0)
+PACE: Final = Pace(grace_s=4.0)
 """A stop takes at most twice the grace for attempts at work, then what the rooms need."""
 
 
@@ -88,12 +89,14 @@ class Parts:
         providers: Offered besides those that settings configure.
         images: Makes the image store from its folder and the public address.
         documents: Makes the document store.
+        pace: How often the worker looks after things, and how long a stop waits for it.
 
     """
 
     providers: tuple[ImageProvider, ...] = ()
     images: Callable[[Path, str], DiskStore] = DiskStore
     documents: Callable[[AsyncEngine, str, Metrics, Transactions], SqlStore] = CountedStore
+    pace: Pace = PACE
 
 
 @asynccontextmanager
@@ -135,7 +138,7 @@ async def start(
         fetch = partial(fetch_image, allow=settings.fetch_allow)
         reporter = Reporter(_report(rooms, signals))
         actor = Actor(runs, registry, workshop, images, reporter, fetch, me.id, scratch=_scratch(settings.data))
-        worker = Worker(_queue(settings, process_id), runs, actor, liveness=Liveness(engine, me), pace=_PACE)
+        worker = Worker(_queue(settings, process_id), runs, actor, liveness=Liveness(engine, me), pace=parts.pace)
         catalog = Catalog(engine, store)
         orders = Orders(catalog, rooms, runs, registry, worker, metrics, AllowList.parse(settings.fetch_allow))
         projector = Projector(rooms, runs, orders.ask, workshop, images, vouched=settings.secret is not None)
@@ -161,6 +164,7 @@ async def start(
             rooms=rooms,
             runs=runs,
             calls=calls,
+            timeline=Timeline(engine),
             registry=registry,
             images=images,
             images_folder=images_folder,
@@ -252,7 +256,7 @@ async def outgoing_keys(settings: Settings, engine: AsyncEngine) -> Sequence[byt
 def _hint(rooms: Rooms, signals: RunSignals, accounts: RunAccounts, caller: Caller) -> Callable[[str, str], None]:
     def hint(workflow_id: str, run_id: str) -> None:
         rooms.hint(workflow_id, run_id)
-        signals.hint(run_id)
+        signals.hint(workflow_id, run_id)
         accounts.hint(run_id)
         caller.poke()
 
