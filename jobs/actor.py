@@ -8,8 +8,10 @@ import datetime as dt
 import logging
 import math
 import random
+import tempfile
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Final, TypeAlias, TypeVar
 
 from jobs import policy as rules
@@ -25,7 +27,7 @@ from jobs.errors import (
     StorageUnavailable,
     WriteRefused,
 )
-from jobs.gallery import PREVIEW_INTERVAL_S, Gallery
+from jobs.gallery import PREVIEW_INTERVAL_S, Fetch, Gallery
 from jobs.images import ImageWorkshop
 from jobs.outage import Patience, outlast
 from jobs.policy import Retry, RetryPolicy
@@ -91,8 +93,6 @@ class Later:
 
 
 Next: TypeAlias = Done | Later
-Fetch: TypeAlias = Callable[[str], Awaitable[base.ImageInput]]
-"""Downloads a picture from an address somebody else chose: `providers.http.fetch_image`, with its allowances."""
 
 
 @dataclass(slots=True)
@@ -128,7 +128,7 @@ class Actor:
         images: Checks and shrinks pictures.
         store: Keeps pictures.
         progress: Hears how far attempts are.
-        fetch: See `Fetch`.
+        fetch: Downloads a picture, see `Fetch`.
         worker_id: Whose attempts these are.
         policy: Limits.
         places: Gives runs their turn at makers; None: each may go at once.
@@ -137,6 +137,7 @@ class Actor:
         jitter: Draws from [0, 1).
         sleep: Waits so many seconds.
         stage_after_s: How long a stage lasts before it is worth an event.
+        scratch: The folder of files that are being downloaded.
 
     """
 
@@ -158,12 +159,14 @@ class Actor:
         jitter: Callable[[], float] = random.random,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         stage_after_s: float = 0.5,
+        scratch: Path | None = None,
     ) -> None:
         self.worker_id = worker_id
         self.policy = policy or RetryPolicy()
         self._runs = runs
         self._registry = registry
-        self._gallery = Gallery(images, store, fetch, self.policy, sleep=sleep, jitter=jitter)
+        folder = scratch or Path(tempfile.gettempdir())
+        self._gallery = Gallery(images, store, fetch, folder, self.policy, sleep=sleep, jitter=jitter)
         # What makers answered to attempts that failed afterwards: the next one here need not pay again.
         self._answers: dict[str, Finished] = {}
         self._progress = progress
@@ -350,13 +353,14 @@ class Actor:
             raise BadImage("it holds no picture")
         stored = []
         for index, result in enumerate(answer.images):
-            work = self._gallery.bytes_of(result)
-            data = await (self._lasting(attempt, Stage.DOWNLOADING, work) if result.url else work)
-            prepared = await self._lasting(attempt, Stage.PROCESSING, self._gallery.prepare(data))
-            place = self._gallery.place(attempt.run, index, prepared.picture, result.seed)
-            attempt.stored_keys += [place.key, place.thumbnail_key]
-            upload = self._gallery.store(place, data, prepared.thumbnail)
-            await self._lasting(attempt, Stage.UPLOADING, upload)
+            with self._gallery.scratch() as path:
+                work = self._gallery.fetched(result, path)
+                data = await (self._lasting(attempt, Stage.DOWNLOADING, work) if result.url else work)
+                prepared = await self._lasting(attempt, Stage.PROCESSING, self._gallery.prepare(data))
+                place = self._gallery.place(attempt.run, index, prepared.picture, result.seed)
+                attempt.stored_keys += [place.key, place.thumbnail_key]
+                upload = self._gallery.store(place, data, prepared.thumbnail)
+                await self._lasting(attempt, Stage.UPLOADING, upload)
             stored.append(place)
         await self._record(attempt, Completed(tuple(stored), cost, answer.adapted))
         self._log("run_completed", attempt)

@@ -3,21 +3,27 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Iterable
-from typing import Final, TypeVar
+import uuid
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Final, TypeAlias, TypeVar
 
 from jobs.errors import BadImage, BadKey, StorageUnavailable
 from jobs.images import ImageWorkshop, Picture, Prepared
 from jobs.policy import RetryPolicy, backoff_s
 from jobs.run import Run
 from jobs.state import StoredImage
-from jobs.storage import ImageStore, image_key, preview_key, thumbnail_key
+from jobs.storage import Content, ImageStore, image_key, preview_key, thumbnail_key
 from providers.base import ImageInput, ImageResult
 from providers.errors import ProviderError, RequestRefused
 
 T = TypeVar("T")
 logger = logging.getLogger(__name__)
 
+Fetch: TypeAlias = Callable[[str, Path], Awaitable[None]]
+"""Downloads a picture from an address somebody else chose into a file: `providers.http.fetch_image`."""
+DOWNLOADS: Final = 32
+"""At once; the others wait. Each holds up to 64 MB of the disk, and little of the memory."""
 PREVIEW_PX: Final = 512
 PREVIEW_INTERVAL_S: Final = 0.5
 """Seconds between two of one attempt; those between are skipped."""
@@ -33,18 +39,20 @@ class Gallery:
     Args:
         images: Checks and shrinks them.
         store: Keeps them.
-        fetch: Downloads one.
+        fetch: See `Fetch`.
+        scratch: The folder of files that are being downloaded.
         policy: How many tries.
         sleep: Waits so many seconds.
         jitter: Draws from [0, 1).
 
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the seams of the way
         self,
         images: ImageWorkshop,
         store: ImageStore,
-        fetch: Callable[[str], Awaitable[ImageInput]],
+        fetch: Fetch,
+        scratch: Path,
         policy: RetryPolicy,
         *,
         sleep: Callable[[float], Awaitable[None]],
@@ -53,6 +61,8 @@ class Gallery:
         self._images = images
         self._store = store
         self._fetch = fetch
+        self._scratch = scratch
+        self._downloads = asyncio.Semaphore(DOWNLOADS)
         self._tries = policy.upload_tries
         self._sleep = sleep
         self._jitter = jitter
@@ -68,7 +78,9 @@ class Gallery:
         """
         key = self._store.key_of(url)
         if key is None:
-            data = (await self._patiently(lambda: self._fetch(url))).data
+            with self.scratch() as path:
+                await self._download(url, path)
+                data = await asyncio.to_thread(path.read_bytes)
         else:
             found = await self._patiently(lambda: self._in_time(key, self._store.get(key)))
             if found is None:
@@ -80,19 +92,30 @@ class Gallery:
             raise RequestRefused("previousImage", f"The picture to edit cannot be used: {error.reason}.") from error
         return ImageInput(data, picture.content_type)
 
-    async def bytes_of(self, result: ImageResult) -> bytes:
-        """The bytes of a maker's picture.
+    @contextlib.contextmanager
+    def scratch(self) -> Iterator[Path]:
+        """Where one picture may be downloaded to; what is there afterwards is deleted."""
+        path = self._scratch / f"{uuid.uuid4().hex}.part"
+        try:
+            yield path
+        finally:
+            with contextlib.suppress(OSError):
+                path.unlink(missing_ok=True)
+
+    async def fetched(self, result: ImageResult, path: Path) -> Content:
+        """A maker's picture: its bytes where the maker sent them, else downloaded to `path`.
 
         Raises:
             ProviderError: It cannot be downloaded.
+            StorageUnavailable: The disk is full.
 
         """
         if result.data is not None:
             return result.data
-        url = result.url or ""
-        return (await self._patiently(lambda: self._fetch(url))).data
+        await self._download(result.url or "", path)
+        return path
 
-    async def prepare(self, data: bytes) -> Prepared:
+    async def prepare(self, data: Content) -> Prepared:
         """Check a picture and make its thumbnail.
 
         Raises:
@@ -119,18 +142,15 @@ class Gallery:
             seed=seed,
         )
 
-    async def store(self, place: StoredImage, data: bytes, thumbnail: bytes) -> None:
+    async def store(self, place: StoredImage, data: Content, thumbnail: bytes) -> None:
         """Put a picture and its thumbnail in their place.
 
         Raises:
             StorageUnavailable: Every try failed.
 
         """
-        for key, content, kind in (
-            (place.key, data, place.content_type),
-            (place.thumbnail_key, thumbnail, "image/webp"),
-        ):
-            await self._put(key, content, kind)
+        await self._put(place.key, data, place.content_type)
+        await self._put(place.thumbnail_key, thumbnail, "image/webp")
 
     async def preview(self, run: Run, number: int, picture: ImageInput) -> tuple[str, str] | None:
         """Store a picture in the making; returns (key, url), or None where that fails."""
@@ -149,7 +169,17 @@ class Gallery:
             with contextlib.suppress(StorageUnavailable):
                 await self._in_time(key, self._store.delete(key))
 
-    async def _put(self, key: str, data: bytes, content_type: str) -> None:
+    async def _download(self, url: str, path: Path) -> None:
+        async def fetch() -> None:
+            try:
+                await self._fetch(url, path)
+            except OSError as error:
+                raise StorageUnavailable(path.name, error.strerror or type(error).__name__) from error
+
+        async with self._downloads:
+            await self._patiently(fetch)
+
+    async def _put(self, key: str, data: Content, content_type: str) -> None:
         await self._patiently(lambda: self._in_time(key, self._store.put(key, data, content_type)))
 
     async def _in_time(self, key: str, work: Awaitable[T]) -> T:

@@ -5,37 +5,40 @@ import hashlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 
 import pyvips  # type: ignore[import-untyped]
 
 from jobs.errors import BadImage
+from jobs.storage import Content
 
 T = TypeVar("T")
 
-MAX_BYTES: Final = 48 * 1024 * 1024
+MAX_BYTES: Final = 64 * 1024 * 1024
 MAX_PIXELS: Final = 36_000_000
 """More than any maker delivers today; a bomb of a few kB can claim a million times that."""
 MAX_EDGE_PX: Final = 16_384
 THUMBNAIL_PX: Final = 300
 _THUMBNAIL_QUALITY: Final = 80
+_HEAD_BYTES: Final = 64
 
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """A kind of picture we accept; `loader` is the libvips loader that alone may read it."""
+    """A kind of picture we accept; `loader` is the libvips loader that alone may read it, from a file."""
 
     content_type: str
     extension: str
     loader: str
 
 
-PNG = Format("image/png", "png", "pngload_buffer")
-JPEG = Format("image/jpeg", "jpg", "jpegload_buffer")
-WEBP = Format("image/webp", "webp", "webpload_buffer")
-GIF = Format("image/gif", "gif", "gifload_buffer")
-AVIF = Format("image/avif", "avif", "heifload_buffer")
+PNG = Format("image/png", "png", "pngload")
+JPEG = Format("image/jpeg", "jpg", "jpegload")
+WEBP = Format("image/webp", "webp", "webpload")
+GIF = Format("image/gif", "gif", "gifload")
+AVIF = Format("image/avif", "avif", "heifload")
 FORMATS: Final = (PNG, JPEG, WEBP, GIF, AVIF)
 
 
@@ -70,7 +73,7 @@ def sniff(data: bytes) -> Format:
         BadImage: None that we accept. SVG and HTML are among those we do not: they are programs, not pictures.
 
     """
-    head = data[:64]
+    head = data[:_HEAD_BYTES]
     if head.startswith(b"\x89PNG\r\n\x1a\n"):
         return PNG
     if head.startswith(b"\xff\xd8\xff"):
@@ -84,11 +87,11 @@ def sniff(data: bytes) -> Format:
     raise BadImage(_what_it_is(head))
 
 
-def inspect(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Picture:
+def inspect(data: Content, *, max_pixels: int = MAX_PIXELS) -> Picture:
     """Check a picture by decoding it whole, a few rows at a time.
 
     Args:
-        data: The file.
+        data: The file. One on disk is read as it is decoded, never as a whole.
         max_pixels: Width times height that is accepted; decided by the header, before anything is decoded.
 
     Raises:
@@ -98,7 +101,7 @@ def inspect(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Picture:
     return _checked(data, max_pixels, lambda image: image.avg())[0]
 
 
-def thumbnail(data: bytes, edge: int = THUMBNAIL_PX, *, max_pixels: int = MAX_PIXELS) -> bytes:
+def thumbnail(data: Content, edge: int = THUMBNAIL_PX, *, max_pixels: int = MAX_PIXELS) -> bytes:
     """A WebP that fits into `edge` x `edge` px, keeps the shape and carries no metadata; nothing is made larger.
 
     Raises:
@@ -108,7 +111,7 @@ def thumbnail(data: bytes, edge: int = THUMBNAIL_PX, *, max_pixels: int = MAX_PI
     return _checked(data, max_pixels, lambda image: _shrunk(image, edge))[1]
 
 
-def prepare(data: bytes, edge: int = THUMBNAIL_PX, *, max_pixels: int = MAX_PIXELS) -> Prepared:
+def prepare(data: Content, edge: int = THUMBNAIL_PX, *, max_pixels: int = MAX_PIXELS) -> Prepared:
     """`inspect` and `thumbnail` in one pass over the pixels.
 
     Raises:
@@ -135,15 +138,15 @@ class ImageWorkshop:
         self._max_pixels = max_pixels
         self._threads = ThreadPoolExecutor(hands, thread_name_prefix="images")
 
-    async def inspect(self, data: bytes) -> Picture:
+    async def inspect(self, data: Content) -> Picture:
         """See `inspect`."""
         return await self._off_the_loop(lambda: inspect(data, max_pixels=self._max_pixels))
 
-    async def thumbnail(self, data: bytes, edge: int = THUMBNAIL_PX) -> bytes:
+    async def thumbnail(self, data: Content, edge: int = THUMBNAIL_PX) -> bytes:
         """See `thumbnail`."""
         return await self._off_the_loop(lambda: thumbnail(data, edge, max_pixels=self._max_pixels))
 
-    async def prepare(self, data: bytes) -> Prepared:
+    async def prepare(self, data: Content) -> Prepared:
         """See `prepare`."""
         return await self._off_the_loop(lambda: prepare(data, max_pixels=self._max_pixels))
 
@@ -163,19 +166,42 @@ class ImageWorkshop:
         return await asyncio.get_running_loop().run_in_executor(self._threads, work)
 
 
-def _checked(data: bytes, max_pixels: int, consume: Callable[[Any], T]) -> tuple[Picture, T]:
-    if len(data) > MAX_BYTES:
+def _checked(data: Content, max_pixels: int, consume: Callable[[Any], T]) -> tuple[Picture, T]:
+    size = data.stat().st_size if isinstance(data, Path) else len(data)
+    if size > MAX_BYTES:
         raise BadImage(f"it is larger than {MAX_BYTES // 1024 // 1024} MB")
-    kind = sniff(data)
+    kind = sniff(_head(data))
     try:
-        image = getattr(pyvips.Image, kind.loader)(data, access="sequential", fail_on="truncated")
+        image = _opened(data, kind)
         width, height = _looked_at(image)
         if width * height > max_pixels or max(width, height) > MAX_EDGE_PX:
             raise BadImage(f"{width} x {height} px is too large")
         made = consume(image)
     except pyvips.Error as error:
         raise BadImage(f"the {kind.extension.upper()} file is cut off or broken") from error
-    return Picture(width, height, kind, len(data), hashlib.sha256(data).hexdigest()), made
+    return Picture(width, height, kind, size, _sha256(data)), made
+
+
+def _opened(data: Content, kind: Format) -> Any:
+    """The picture, its header read; rows are decoded as they are asked for."""
+    how = {"access": "sequential", "fail_on": "truncated"}
+    if isinstance(data, Path):
+        return getattr(pyvips.Image, kind.loader)(str(data), **how)
+    return getattr(pyvips.Image, f"{kind.loader}_buffer")(data, **how)
+
+
+def _head(data: Content) -> bytes:
+    if not isinstance(data, Path):
+        return data[:_HEAD_BYTES]
+    with data.open("rb") as file:
+        return file.read(_HEAD_BYTES)
+
+
+def _sha256(data: Content) -> str:
+    if not isinstance(data, Path):
+        return hashlib.sha256(data).hexdigest()
+    with data.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _looked_at(image: Any) -> tuple[int, int]:

@@ -2,6 +2,8 @@
 
 import json
 import uuid
+from typing import Final
+from urllib.parse import urlsplit
 
 import sqlalchemy as sa
 
@@ -9,6 +11,8 @@ from crdt.json import Json
 from jobs.run import MICROS, Run
 from jobs.state import RunError
 from jobs.tables import outgoing_calls
+
+_MAX_HOST_CHARS: Final = 300
 
 
 def announce(connection: sa.Connection, run: Run) -> None:
@@ -25,6 +29,7 @@ def announce(connection: sa.Connection, run: Run) -> None:
         "id": f"msg_{uuid.uuid4().hex}",
         "run_id": run.id,
         "url": run.webhook_url,
+        "host": urlsplit(run.webhook_url).netloc.lower()[:_MAX_HOST_CHARS],
         "body": json.dumps(message_of(run), separators=(",", ":")),
         "next_at": run.updated_at,
         "created_at": run.updated_at,

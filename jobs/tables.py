@@ -208,6 +208,8 @@ outgoing_calls = sa.Table(
     sa.Column("id", sa.String(64), primary_key=True),
     sa.Column("run_id", sa.String(64), nullable=False, index=True),
     sa.Column("url", sa.Text, nullable=False),
+    # Of the address; calls to one host are bounded, so that a slow one holds up no other.
+    sa.Column("host", sa.String(300), nullable=False, server_default=""),
     sa.Column("body", sa.Text, nullable=False),
     sa.Column("attempts", sa.Integer, nullable=False, server_default="0"),
     # When to try (again); NULL once it was delivered or given up.

@@ -6,6 +6,7 @@ ImageMakingError
  ├── RequestRefused    a well-formed request that this maker does not offer; nothing was sent
  ├── UnknownProvider   a maker that is not configured
  ├── UnknownModel      a model that its maker does not offer (any more)
+ ├── AddressRefused    an address of somebody else's that may not, or cannot, be asked
  ├── ProviderError     the maker, or the way to it, failed; says whether trying again can help
  ├── BadSignature      a call that claims to come from a maker and does not prove it
  └── KeysAway          the public keys of a maker cannot be read now
@@ -14,6 +15,7 @@ ImageMakingError
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Literal
 
 
 class ErrorClass(StrEnum):
@@ -148,3 +150,15 @@ class KeysAway(ImageMakingError):
 
     def __str__(self) -> str:
         return f"the keys at {self.url} cannot be read now"
+
+
+class AddressRefused(ImageMakingError):
+    """An address that somebody else chose and that is not asked; `message` goes on after "The address"."""
+
+    def __init__(self, why: Literal["invalid", "unknown", "private"], message: str) -> None:
+        super().__init__(why, message)
+        self.why = why
+        self.message = message
+
+    def __str__(self) -> str:
+        return f"The address {self.message}."

@@ -1,19 +1,20 @@
-"""Outgoing HTTP: the client every provider uses, and the guarded download of a picture."""
+"""Outgoing HTTP: the client every provider uses, and the guarded download of a picture into a file."""
 
 import asyncio
-import socket
 import ssl
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import TypeAlias
+from pathlib import Path
+from typing import BinaryIO
 
 import httpx2
 
-from providers.addresses import Address, AllowList, parse_address
-from providers.base import ImageInput, picture_type
-from providers.errors import ErrorClass, ErrorKind, ProviderError
+from providers.addresses import AllowList
+from providers.base import picture_type
+from providers.errors import AddressRefused, ErrorClass, ErrorKind, ProviderError
+from providers.guarded import Guard, Resolver, parse_url, resolve_host
 from providers.retry_after import parse_retry_after
 
 CONNECT_TIMEOUT_S = 10.0
@@ -26,7 +27,10 @@ REDIRECTS = frozenset({301, 302, 303, 307, 308})
 UNTYPED = frozenset({"", "application/octet-stream", "binary/octet-stream"})
 """Content types object stores use for anything."""
 
-Resolver: TypeAlias = Callable[[str, int], Awaitable[Sequence[Address]]]
+SIGNATURE_BYTES = 16
+"""So much of a file tells what it is."""
+WRITE_BYTES = 1024 * 1024
+"""Held in memory of a download, at most; a page of the file is written at once, off the event loop."""
 
 
 @lru_cache(maxsize=1)
@@ -46,33 +50,24 @@ def create_client(timeout_s: float) -> httpx2.AsyncClient:
     return httpx2.AsyncClient(verify=tls_context(), timeout=timeout, trust_env=False, follow_redirects=False)
 
 
-async def resolve_host(host: str, port: int) -> Sequence[Address]:
-    """
-    Every address of a host, in the order the system prefers.
-
-    Raises:
-        OSError: There is none.
-    """
-    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    return tuple(dict.fromkeys(parse_address(str(entry[4][0])) for entry in found))
-
-
 async def fetch_image(
     url: str,
+    into: Path,
     *,
     allow: Collection[str] = (),
     max_bytes: int = MAX_IMAGE_BYTES,
     timeout_s: float = FETCH_TIMEOUT_S,
     resolve: Resolver = resolve_host,
-) -> ImageInput:
+) -> None:
     """
-    Download a picture from an address somebody else chose.
+    Download a picture from an address somebody else chose into a file; memory holds no more than `WRITE_BYTES` of it.
 
     The name is resolved once, every address it has is checked, and the connection goes to a checked one, so that a
     second answer of the name server cannot lead elsewhere. Redirects are followed by hand and checked the same way.
 
     Args:
         url: http or https.
+        into: Made, or replaced; what it holds after an error is of no use.
         allow: Hosts and CIDRs that may be reached though they are not public.
         max_bytes: Counted while the body arrives, whatever the headers said.
         timeout_s: For everything together: names, redirects, body.
@@ -81,14 +76,18 @@ async def fetch_image(
     Raises:
         ProviderError: EXPIRED where the picture is gone, BAD_REQUEST where the address may not be reached or holds
             no picture, TEMPORARY where trying again may help.
+        OSError: The file cannot be written.
     """
     try:
         async with asyncio.timeout(timeout_s), create_client(timeout_s) as client:
-            return await _Download(client, AllowList.parse(allow), max_bytes, resolve).follow(url)
+            guard = Guard(client, AllowList.parse(allow), resolve)
+            await _Download(guard, max_bytes, into).follow(url)
     except TimeoutError as error:
         raise ProviderError(
             f"Downloading the picture took longer than {timeout_s:g} s.", ErrorClass.TEMPORARY, ErrorKind.TIMEOUT
         ) from error
+    except AddressRefused as error:
+        raise _not_asked(error) from error
     except httpx2.TimeoutException as error:
         raise ProviderError("The picture's host stopped answering.", ErrorClass.TEMPORARY, ErrorKind.TIMEOUT) from error
     except httpx2.HTTPError as error:
@@ -97,91 +96,68 @@ async def fetch_image(
 
 @dataclass(frozen=True, slots=True)
 class _Download:
-    client: httpx2.AsyncClient
-    allow: AllowList
+    guard: Guard
     max_bytes: int
-    resolve: Resolver
+    into: Path
 
-    async def follow(self, url: str) -> ImageInput:
-        current = _parsed(url)
+    async def follow(self, url: str) -> None:
+        current = parse_url(url)
         for _ in range(MAX_REDIRECTS + 1):
-            response = await self._get(current)
+            response = await self.guard.send("GET", current, {"accept": "image/*"})
             try:
                 if response.status_code not in REDIRECTS:
-                    return await self._read(response)
+                    await self._read(response)
+                    return
                 current = _joined(current, response.headers.get("location"))
             finally:
                 await response.aclose()
         raise _refused(f"The picture's address redirects more than {MAX_REDIRECTS} times.")
 
-    async def _get(self, url: httpx2.URL) -> httpx2.Response:
-        """Ask the first checked address that takes the connection."""
-        addresses = await self._checked(url)
-        for address in addresses[:-1]:
-            try:
-                return await self._ask(url, address)
-            except (httpx2.ConnectError, httpx2.ConnectTimeout):
-                continue
-        return await self._ask(url, addresses[-1])
-
-    async def _ask(self, url: httpx2.URL, address: Address) -> httpx2.Response:
-        # Host and SNI keep the name: only the connection is pinned. Without content coding a small
-        # compressed body cannot grow past the byte limit in one step.
-        request = self.client.build_request(
-            "GET",
-            url.copy_with(host=str(address)),
-            headers={"host": url.netloc.decode("ascii"), "accept": "image/*", "accept-encoding": "identity"},
-            extensions={"sni_hostname": url.raw_host.decode("ascii")},
-        )
-        return await self.client.send(request, stream=True)
-
-    async def _checked(self, url: httpx2.URL) -> Sequence[Address]:
-        port = url.port or (443 if url.scheme == "https" else 80)
-        try:
-            addresses = await self.resolve(url.raw_host.decode("ascii"), port)
-        except (OSError, UnicodeError) as error:
-            raise ProviderError(f"The picture's host {url.host} is not known.", ErrorClass.TEMPORARY) from error
-        if not addresses:
-            raise ProviderError(f"The picture's host {url.host} has no address.", ErrorClass.TEMPORARY)
-        if not all(self.allow.permits(url.host, address) for address in addresses):
-            raise _refused(f"The picture's host {url.host} is not on the public internet, so it was not asked.")
-        return addresses
-
-    async def _read(self, response: httpx2.Response) -> ImageInput:
+    async def _read(self, response: httpx2.Response) -> None:
         _check_status(response)
         _check_headers(response, self.max_bytes)
-        body = bytearray()
+        file = await asyncio.to_thread(self.into.open, "wb")
+        try:
+            await self._save(response, file)
+        finally:
+            await asyncio.to_thread(file.close)
+
+    async def _save(self, response: httpx2.Response, file: BinaryIO) -> None:
+        size, head, page = 0, b"", bytearray()
         async for chunk in response.aiter_raw():
-            body += chunk
-            if len(body) > self.max_bytes:
+            size += len(chunk)
+            if size > self.max_bytes:
                 raise _too_large(self.max_bytes)
-        if not body:
+            page += chunk
+            if not head and len(page) >= SIGNATURE_BYTES:
+                # What is no picture is not downloaded to its end.
+                head = bytes(page[:SIGNATURE_BYTES])
+                _check_signature(head)
+            if len(page) >= WRITE_BYTES:
+                await asyncio.to_thread(file.write, page)
+                page = bytearray()
+        if not size:
             raise ProviderError("The picture's host sent an empty file.", ErrorClass.TEMPORARY)
-        data = bytes(body)
-        content_type = picture_type(data)
-        if content_type is None:
-            raise _refused("The picture's address holds no picture that can be read.")
-        return ImageInput(data, content_type)
+        if not head:
+            _check_signature(bytes(page))
+        await asyncio.to_thread(file.write, page)
 
 
-def _parsed(url: str) -> httpx2.URL:
-    try:
-        parsed = httpx2.URL(url)
-        parsed.netloc.decode("ascii")
-    except (httpx2.InvalidURL, UnicodeError, ValueError) as error:
-        raise _refused("The picture's address is not a valid URL.") from error
-    if parsed.scheme not in {"http", "https"} or not parsed.host:
-        raise _refused("The picture's address is not an http(s) URL.")
-    if parsed.userinfo:
-        raise _refused("The picture's address holds a user name or password.")
-    return parsed
+def _not_asked(error: AddressRefused) -> ProviderError:
+    message = f"The picture's address {error.message}."
+    return ProviderError(message, ErrorClass.TEMPORARY) if error.why == "unknown" else _refused(message)
+
+
+def _check_signature(head: bytes) -> None:
+    if picture_type(head) is None:
+        raise _refused("The picture's address holds no picture that can be read.")
 
 
 def _joined(current: httpx2.URL, location: str | None) -> httpx2.URL:
     if not location:
         raise _refused("The picture's address redirects to nowhere.")
     try:
-        return _parsed(str(current.join(location)))
+        return parse_url(str(current.join(location)))
     except httpx2.InvalidURL as error:
         raise _refused("The picture's address redirects to an invalid URL.") from error
 

@@ -12,28 +12,29 @@ MAX_RETRY_AFTER_S = 600.0
 _NUMBER = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 
 
-def parse_retry_after(headers: Mapping[str, str], now: datetime) -> float | None:
+def parse_retry_after(headers: Mapping[str, str], now: datetime, cap_s: float = MAX_RETRY_AFTER_S) -> float | None:
     """
     Seconds to wait, from `retry-after-ms` or `retry-after`: a number, whole or not, or an HTTP date.
 
     Args:
         headers: Looked up by their lower-case names.
         now: An aware time, to measure dates from.
+        cap_s: No wish is longer.
 
     Returns:
-        Seconds in [0, MAX_RETRY_AFTER_S]; a moment already past is 0; None where nothing sensible is said.
+        Seconds in [0, cap_s]; a moment already past is 0; None where nothing sensible is said.
 
     Source: RFC 9110 section 10.2.3; `retry-after-ms` as OpenAI and Azure send it.
     """
     milliseconds = _number(headers.get("retry-after-ms"))
     if milliseconds is not None:
-        return _capped(milliseconds / 1000)
+        return _capped(milliseconds / 1000, cap_s)
     text = headers.get("retry-after")
     seconds = _number(text)
     if seconds is not None:
-        return _capped(seconds)
+        return _capped(seconds, cap_s)
     moment = _moment(text)
-    return None if moment is None else _capped((moment - now).total_seconds())
+    return None if moment is None else _capped((moment - now).total_seconds(), cap_s)
 
 
 def _number(text: str | None) -> float | None:
@@ -54,5 +55,5 @@ def _moment(text: str | None) -> datetime | None:
         return None
 
 
-def _capped(seconds: float) -> float:
-    return min(max(0.0, seconds), MAX_RETRY_AFTER_S) if not math.isnan(seconds) else 0.0
+def _capped(seconds: float, cap_s: float) -> float:
+    return min(max(0.0, seconds), cap_s) if not math.isnan(seconds) else 0.0

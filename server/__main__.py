@@ -1,4 +1,4 @@
-"""The command line: `darkroom serve`, `darkroom token`, `darkroom doctor`."""
+"""The command line: `darkroom serve`, `darkroom token`, `darkroom doctor`, `darkroom webhook-secret`."""
 
 import argparse
 import asyncio
@@ -21,13 +21,14 @@ import uvicorn
 from starlette.applications import Starlette
 
 from crdt.rooms import ROOM_ID
+from jobs import signing
 from server.access import EVERY, MAX_NAME_CHARS, MAX_WORKFLOWS, Access, Grant, Role
 from server.app import create_app, version
 from server.diagnosis import render
 from server.doctor import examine
 from server.drain import drain
 from server.errors import StartupError
-from server.ground import IMAGES_FOLDER
+from server.ground import IMAGES_FOLDER, read_webhook_secret
 from server.logs import set_up_logging
 from server.parts import Parts
 from server.reception import Reception
@@ -60,6 +61,8 @@ def main(arguments: Sequence[str] | None = None, parts: Parts | None = None) -> 
             return _print_token(options)
         if options.command == "doctor":
             return _doctor(options)
+        if options.command == "webhook-secret":
+            return asyncio.run(_print_webhook_secret(new=options.new))
         settings = read_settings(host=options.host, port=options.port, role=options.role)
         set_up_logging(settings.log_level, settings.log_format)
         deepen_stack()
@@ -93,6 +96,19 @@ def _print_token(options: argparse.Namespace) -> int:
     grant = Grant(Role(options.role), workflows, options.name[:MAX_NAME_CHARS], options.sub[:MAX_NAME_CHARS])
     issued = Access(settings.token_secret).issue(grant, options.days * _DAY_S)
     sys.stdout.write(f"{issued.token}\n")
+    return 0
+
+
+async def _print_webhook_secret(*, new: bool) -> int:
+    """Write what receivers of outgoing calls check signatures with to stdout, alone on its line.
+
+    Raises:
+        StartupError: Says what to do about it.
+
+    """
+    settings = read_settings()
+    secret = signing.make_secret() if new else await read_webhook_secret(settings)
+    sys.stdout.write(f"{secret}\n")
     return 0
 
 
@@ -268,6 +284,9 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("--role", choices=("all", "web", "worker"), help=does)
     _add_token_command(commands)
     _add_doctor_command(commands)
+    about = "Write the secret that signs calls to webhookUrl to stdout; receivers check signatures with it."
+    secret = commands.add_parser("webhook-secret", help="tell what signs outgoing calls", description=about)
+    secret.add_argument("--new", action="store_true", help="make one for DARKROOM_WEBHOOK_SECRET, and store it nowhere")
     return parser
 
 

@@ -22,7 +22,9 @@ from server.origins import Origins
 from server.parts import Parts
 from server.problems import TABLE, handle
 from server.routes import (
+    calls,
     canvas,
+    canvas_events,
     control,
     events,
     health,
@@ -46,6 +48,8 @@ OPERATIONS: Final = (
     *control.OPERATIONS,
     *jobs.OPERATIONS,
     *events.OPERATIONS,
+    *canvas_events.OPERATIONS,
+    *calls.OPERATIONS,
     *providers.OPERATIONS,
     *tokens.OPERATIONS,
     *images.OPERATIONS,

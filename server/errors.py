@@ -15,6 +15,7 @@ ServerError
     +-- WorkflowNotFound        no workflow has this id
     +-- ImageNotFound           no picture has this key
     +-- BatchNotFound           no batch has this id
+    +-- TooManyStreams          as many event streams are open as there may be
     +-- Unready                 a part that requests depend on does not work now
 """
 
@@ -127,6 +128,13 @@ class ImageNotFound(DoorError):
     def __init__(self, key: str) -> None:
         self.key = key
         super().__init__(f"there is no image {key!r}")
+
+
+class TooManyStreams(DoorError):
+    """As many event streams are open, here or of this canvas, as there may be."""
+
+    def __init__(self) -> None:
+        super().__init__("too many event streams are open; close some, or try again shortly")
 
 
 class InBatch(DoorError):

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -19,7 +20,10 @@ from crdt.database import create_engine, read_only
 from crdt.redis_sender import RedisSender
 from crdt.tables import processes
 from crdt.transactions import Transactions
+from jobs import signing
 from jobs.actor import Actor
+from jobs.caller import Caller
+from jobs.calls import Calls
 from jobs.dispatcher import Dispatcher
 from jobs.images import ImageWorkshop
 from jobs.liveness import Liveness, WorkerIdentity, alive_until
@@ -27,7 +31,7 @@ from jobs.progress import Reporter, Send
 from jobs.runs import Runs
 from jobs.settlement import Callbacks
 from jobs.storage import DiskStore
-from jobs.worker import Pace, Worker
+from jobs.worker import Worker
 from providers.base import ImageProvider
 from providers.demo import DemoProvider
 from providers.errors import ImageMakingError
@@ -46,8 +50,8 @@ from server.settings import Settings
 from server.webhooks import Secrets, Webhooks
 
 IMAGES_FOLDER: Final = "images"
-PACE: Final = Pace(grace_s=4.0)
-"""A stop takes at most twice the grace for attempts at work, then what the rooms need."""
+SCRATCH_FOLDER: Final = "downloads"
+_LEFT_S: Final = 3_600.0
 REDIS_AWAY: Final = "does not answer: jobs wait, and other processes are heard through the database"
 
 
@@ -87,6 +91,15 @@ class Ground:
         """The writer of runs, which tells `hint` of each change."""
         return Runs(self.engine, hint=hint, me=self.me, transactions=self.transactions)
 
+    def make_calls(self) -> Calls:
+        """The calls to those who asked to be told of the end of their runs."""
+        return Calls(self.engine, transactions=self.transactions)
+
+    def make_caller(self, calls: Calls) -> Caller:
+        """What makes these calls."""
+        keys = partial(outgoing_keys, self.settings, self.engine)
+        return Caller(calls, keys, allow=self.settings.fetch_allow, told=self.metrics.call_made)
+
     def make_webhooks(self, runs: Runs) -> Webhooks:
         """The ear for calls of makers."""
         settings = self.settings
@@ -115,8 +128,9 @@ class Ground:
             self.me.id,
             places=dispatcher,
             callbacks=Callbacks(webhooks.address, self.settings.webhook_grace_s),
+            scratch=_scratch(self.settings.data),
         )
-        worker = Worker(self.queue_url, runs, actor, dispatcher, liveness=liveness, pace=PACE)
+        worker = Worker(self.queue_url, runs, actor, dispatcher, liveness=liveness, pace=self.parts.pace)
         self.metrics.watch("runs_at_work", "Runs this worker is at.", lambda: len(worker.active))
         return worker
 
@@ -229,6 +243,42 @@ async def running(work: Coroutine[Any, Any, None], name: str) -> AsyncIterator[N
 
 async def _hear_bus(bus: Bus | RedisSender) -> str:
     return "ok" if bus.up else REDIS_AWAY
+
+
+async def read_webhook_secret(settings: Settings) -> str:
+    """What signs outgoing calls, as receivers are given it; made, and stored, where there is none yet.
+
+    Raises:
+        StartupError: The database does not answer.
+
+    """
+    if settings.outgoing_secret is not None:
+        return settings.outgoing_secret.get_secret_value()
+    _prepare_folder(settings.data, settings.data / IMAGES_FOLDER)
+    engine = create_engine(settings.database)
+    try:
+        await migrate(engine)
+        return await signing.stored_secret(engine)
+    finally:
+        await engine.dispose()
+
+
+async def outgoing_keys(settings: Settings, engine: AsyncEngine) -> Sequence[bytes]:
+    """What signs outgoing calls: the operator's secrets, or this installation's own."""
+    given = settings.outgoing_secret
+    return signing.read_keys(await signing.stored_secret(engine) if given is None else given.get_secret_value())
+
+
+def _scratch(data: Path) -> Path:
+    """Where pictures are downloaded to; what a killed process left there is removed, once nobody can be at it."""
+    folder = data / SCRATCH_FOLDER
+    folder.mkdir(exist_ok=True)
+    old = time.time() - _LEFT_S
+    for path in folder.glob("*.part"):
+        with contextlib.suppress(OSError):
+            if path.stat().st_mtime < old:
+                path.unlink()
+    return folder
 
 
 def _prepare_folder(data: Path, images: Path) -> None:

@@ -71,6 +71,14 @@ class Metrics:
             "darkroom_websockets_refused", "Websockets closed for their token.", ["code"], registry=self.registry
         )
 
+        self._calls = Counter(
+            "darkroom_outgoing_calls", "Tries to call a webhookUrl.", ["outcome"], registry=self.registry
+        )
+
+    def call_made(self, outcome: str) -> None:
+        """Count a try of an outgoing call: delivered, failed, gone or given_up."""
+        self._calls.labels(outcome).inc()
+
     def refused(self, what: str) -> None:
         """Count an edit of somebody who may only look ("read-only"), or a presence that is not shown."""
         (self._refused_edits if what == "read-only" else self._refused_presence).inc()

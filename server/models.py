@@ -7,6 +7,8 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator, m
 from pydantic.alias_generators import to_camel
 
 from crdt.rooms import ROOM_ID
+from providers.errors import AddressRefused
+from providers.guarded import parse_url
 from server.access import DEFAULT_LIFE_S, MAX_LIFE_S, MAX_WORKFLOWS
 
 MAX_BATCH: Final = 1000
@@ -65,15 +67,18 @@ class RunOptions(Body):
     model: Name | None = None
     by: Person | None = None
     webhook_url: str | None = Field(
-        None, max_length=2_048, description="kept with the job; this release does not call it"
+        None, max_length=2_048, description="called, signed, when the job has ended; an http(s) address"
     )
     metadata: dict[str, JsonValue] | None = Field(None, max_length=_MAX_METADATA_KEYS)
 
     @field_validator("webhook_url")
     @classmethod
-    def _http(cls, value: str | None) -> str | None:
-        if value is not None and not value.lower().startswith(("http://", "https://")):
-            raise ValueError("must be an http(s) URL")
+    def _callable(cls, value: str | None) -> str | None:
+        if value is not None:
+            try:
+                parse_url(value)
+            except AddressRefused as error:
+                raise ValueError(error.message) from None
         return value
 
 
@@ -280,6 +285,13 @@ class LimitQuery(Body):
     """Query of a short list."""
 
     limit: int = Field(50, ge=1, le=200)
+
+
+class CanvasEventsQuery(Body):
+    """Query of the events of a canvas."""
+
+    after: str | None = Field(None, max_length=2_048, description="`next` of a list, or an id that a stream gave")
+    limit: int = Field(200, ge=1, le=1_000, description="of a list; there may be more behind `next`")
 
 
 class EventsQuery(Body):

@@ -1,6 +1,6 @@
 """News of runs, between those who make them and those who follow them, in this process and in others."""
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 
 from crdt.bus import Bus, Frame, Kind
@@ -20,21 +20,31 @@ class RunNews:
         bus: The one that the rooms use: frames come by here on their way to them.
         signals: Wakes those who follow a run here.
         accounts: Counts what ended; each process those that it ended itself.
+        called: Pokes whoever makes outgoing calls in this process.
 
     """
 
-    def __init__(self, rooms: Rooms, bus: Bus, signals: RunSignals, accounts: RunAccounts) -> None:
+    def __init__(
+        self,
+        rooms: Rooms,
+        bus: Bus,
+        signals: RunSignals,
+        accounts: RunAccounts,
+        called: Callable[[], None] = lambda: None,
+    ) -> None:
         self._rooms = rooms
         self._bus = bus
         self._signals = signals
         self._accounts = accounts
+        self._called = called
         self._to_rooms = bus.received
         bus.received = self._received
 
     def hint(self, workflow_id: str, run_id: str) -> None:
         """Tell everybody that a run changed."""
         self._rooms.hint(workflow_id, run_id)
-        self._signals.hint(run_id)
+        self._signals.hint(workflow_id, run_id)
+        self._called()
         self._accounts.hint(run_id)
 
     def report(self, workflow_id: str, payload: Mapping[str, Json]) -> None:
@@ -45,16 +55,28 @@ class RunNews:
     @asynccontextmanager
     async def follow(self, run: Run) -> AsyncIterator[Watch]:
         """Hear of a run while inside, also when its canvas is not open here."""
-        await self._bus.join(run.workflow_id)
-        try:
+        async with self._joined(run.workflow_id):
             with self._signals.watch(run.id) as watch:
                 yield watch
+
+    @asynccontextmanager
+    async def follow_canvas(self, workflow_id: str) -> AsyncIterator[Watch]:
+        """Hear of all runs of a canvas while inside, also when it is not open here."""
+        async with self._joined(workflow_id):
+            with self._signals.watch_canvas(workflow_id) as watch:
+                yield watch
+
+    @asynccontextmanager
+    async def _joined(self, workflow_id: str) -> AsyncIterator[None]:
+        await self._bus.join(workflow_id)
+        try:
+            yield
         finally:
-            await self._bus.leave(run.workflow_id)
+            await self._bus.leave(workflow_id)
 
     def _received(self, room: str, frame: Frame) -> None:
         if frame.kind is Kind.HINT:
-            self._signals.hint(frame.payload.decode(errors="replace"))
+            self._signals.hint(room, frame.payload.decode(errors="replace"))
         elif frame.kind is Kind.PROGRESS:
             self._signal(frame.told)
         self._to_rooms(room, frame)
@@ -68,14 +90,16 @@ class RunNews:
 class DistantNews:
     """What a worker tells: it has no rooms, and nobody follows a run there."""
 
-    def __init__(self, process_id: str, sender: RedisSender, accounts: RunAccounts) -> None:
+    def __init__(self, process_id: str, sender: RedisSender, accounts: RunAccounts, called: Callable[[], None]) -> None:
         self._process_id = process_id
         self._sender = sender
         self._accounts = accounts
+        self._called = called
 
     def hint(self, workflow_id: str, run_id: str) -> None:
         """Tell everybody that a run changed."""
         self._sender.send(workflow_id, Frame(Kind.HINT, self._process_id, payload=run_id.encode()))
+        self._called()
         self._accounts.hint(run_id)
 
     def report(self, workflow_id: str, payload: Mapping[str, Json]) -> None:

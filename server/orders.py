@@ -18,8 +18,10 @@ from jobs.requests import UNSET, Requested, RunRequest, Unset
 from jobs.run import Run
 from jobs.runs import Runs
 from jobs.worker import Worker
+from providers.addresses import AllowList
 from providers.base import ImageProvider, ImageRequest, ModelInfo, PromptSpec
-from providers.errors import InvalidSpec, RequestRefused, UnknownModel, UnknownProvider
+from providers.errors import AddressRefused, InvalidSpec, RequestRefused, UnknownModel, UnknownProvider
+from providers.guarded import parse_url, refuse_literal
 from providers.registry import Registry
 from server.errors import DoorError, FieldError, InBatch, InvalidRequest, WorkflowNotFound
 from server.metrics import Metrics
@@ -66,6 +68,7 @@ class Orders:
         jobs: Worker | JobQueue,
         dispatcher: Dispatcher,
         metrics: Metrics,
+        allow: AllowList = AllowList(),  # noqa: B008 - frozen
     ) -> None:
         self._catalog = catalog
         self._rooms = rooms
@@ -74,6 +77,7 @@ class Orders:
         self._jobs = jobs
         self._dispatcher = dispatcher
         self._metrics = metrics
+        self._allow = allow
 
     async def start(self, order: Order) -> Requested:
         """Check an order and make its run, or find the run an equal order made.
@@ -177,6 +181,7 @@ class Orders:
 
     async def prepare(self, order: Order) -> RunRequest:
         """Check an order against its node and its provider; writes nothing."""
+        _check_call(order, self._allow)
         node = await self._node(order.workflow_id, order.node_id)
         spec = self._spec(order, node)
         provider, model = self._maker(order, node)
@@ -276,6 +281,17 @@ def _check(provider: ImageProvider, request: ImageRequest, order: Order) -> None
     except RequestRefused as error:
         path = error.field if error.field == "model" else field_path(error.field, order.spec)
         raise InvalidRequest([FieldError(path, error.message)]) from error
+
+
+def _check_call(order: Order, allow: AllowList) -> None:
+    """Refuse a webhookUrl that says by itself that it is never called: sooner told than tried for three days."""
+    if order.webhook_url is None:
+        return
+    try:
+        refuse_literal(parse_url(order.webhook_url), allow)
+    except AddressRefused as error:
+        hint = "; operators can allow it with DARKROOM_FETCH_ALLOW" if error.why == "private" else ""
+        raise InvalidRequest([FieldError("webhookUrl", error.message + hint)]) from error
 
 
 def _text(value: Json) -> str | None:

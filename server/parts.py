@@ -3,14 +3,19 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from crdt.store import SqlStore
 from crdt.transactions import Transactions
 from jobs.storage import DiskStore
+from jobs.worker import Pace
 from providers.base import ImageProvider
 from server.metrics import Metrics
+
+PACE: Final = Pace(grace_s=4.0)
+"""A stop takes at most twice the grace for attempts at work, then what the rooms need."""
 
 
 class CountedStore(SqlStore):
@@ -37,9 +42,11 @@ class Parts:
         providers: Offered besides those that settings configure.
         images: Makes the image store from its folder and the public address.
         documents: Makes the document store.
+        pace: How often the worker looks after things, and how long a stop waits for it.
 
     """
 
     providers: tuple[ImageProvider, ...] = ()
     images: Callable[[Path, str], DiskStore] = DiskStore
     documents: Callable[[AsyncEngine, str, Metrics, Transactions], SqlStore] = CountedStore
+    pace: Pace = PACE

@@ -46,6 +46,7 @@ from server.errors import (
     InvalidJson,
     InvalidRequest,
     NoSecret,
+    TooManyStreams,
     Unauthenticated,
     Unready,
     UnsupportedMediaType,
@@ -172,6 +173,7 @@ TABLE: Final[Mapping[type[Exception], Callable[[Any], Problem]]] = {
     KeysAway: lambda _: Problem(
         "unavailable", 503, "The keys of the sender cannot be read now.", headers={"Retry-After": _RETRY_AFTER_S}
     ),
+    TooManyStreams: lambda e: Problem("too-many-streams", 503, str(e), headers={"Retry-After": _RETRY_AFTER_S}),
     Unready: lambda e: Problem("unready", 503, str(e), extra={"checks": e.checks}),
     InvalidRoomId: lambda e: _field("workflow-not-found", "workflowId", str(e), 404),
     RoomUnavailable: lambda e: Problem("unavailable", 503, str(e), headers={"Retry-After": _RETRY_AFTER_S}),

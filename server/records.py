@@ -2,13 +2,14 @@
 
 import datetime as dt
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 from pydantic.alias_generators import to_camel
 
 from crdt.json import Json
 from crdt.rows import WorkflowSummary
+from jobs.calls import Call
 from jobs.records import RunEvent
 from jobs.run import MICROS, Run
 from jobs.state import RunError, Status
@@ -150,6 +151,47 @@ class EventList(Record):
     """Recorded steps of a job, oldest first."""
 
     events: list[EventRecord]
+
+
+class CanvasEventRecord(BaseModel):
+    """A recorded step of one of a canvas's jobs, with what its kind tells besides."""
+
+    model_config = ConfigDict(extra="allow")
+
+    jobId: str  # noqa: N815 - as it is outside: a model that allows more has no aliases
+    workflowId: str  # noqa: N815
+    nodeId: str  # noqa: N815
+    seq: int = Field(description="counts the steps of its job without a gap")
+    ts: dt.datetime
+    kind: str
+    status: str
+
+
+class CanvasEventList(Record):
+    """Recorded steps of all jobs of a canvas, oldest first; `next` continues the list as `?after=`, also later."""
+
+    events: list[CanvasEventRecord]
+    next: str
+
+
+class CallRecord(Record):
+    """A call to the webhookUrl of a job."""
+
+    id: str = Field(description="the webhook-id the receiver is given, the same at every try")
+    host: str
+    state: Literal["waiting", "delivered", "given_up"]
+    attempts: int
+    created_at: dt.datetime
+    next_at: dt.datetime | None = Field(None, description="when it is tried again, or counts as lost while it is tried")
+    delivered_at: dt.datetime | None = None
+    last_status: int | None = None
+    last_error: str | None = None
+
+
+class CallList(Record):
+    """Calls to the webhookUrl of a job, oldest first."""
+
+    calls: list[CallRecord]
 
 
 class FlowRecord(Record):
@@ -298,6 +340,25 @@ def job_record(run: Run) -> dict[str, Json]:
 def event_record(event: RunEvent) -> dict[str, Json]:
     """A recorded event as an `EventRecord`."""
     return {"seq": event.seq, "ts": iso(event.ts), "kind": event.kind, "payload": event.payload}
+
+
+def call_record(call: Call) -> dict[str, Json]:
+    """An outgoing call as a `CallRecord`; its address may hold what lets people in, so only the host is told."""
+    state = "waiting" if call.next_at else "delivered" if call.delivered_at else "given_up"
+    record: dict[str, Json] = {
+        "id": call.id,
+        "host": call.host.rpartition("@")[2],
+        "state": state,
+        "attempts": call.attempts,
+        "createdAt": iso(call.created_at),
+    }
+    optional: dict[str, Json] = {
+        "nextAt": iso(call.next_at) if call.next_at else None,
+        "deliveredAt": iso(call.delivered_at) if call.delivered_at else None,
+        "lastStatus": call.last_status,
+        "lastError": call.last_error,
+    }
+    return record | {key: value for key, value in optional.items() if value is not None}
 
 
 def summary_record(summary: WorkflowSummary) -> dict[str, Json]:

@@ -17,11 +17,13 @@ from crdt.errors import RoomUnavailable
 from crdt.json import Json
 from crdt.room import Room
 from crdt.rooms import Rooms
+from jobs.calls import Calls
 from jobs.dispatcher import Dispatcher
 from jobs.queue import JobQueue
 from jobs.run import node_patch
 from jobs.runs import Runs
 from jobs.storage import DiskStore
+from jobs.timeline import Timeline
 from jobs.worker import Worker
 from providers.registry import Registry
 from server.closings import Closings
@@ -35,6 +37,7 @@ from server.origins import Origins
 from server.proxies import Proxies
 from server.revocations import RevocationLog
 from server.signals import RunSignals
+from server.streams import Streams
 from server.webhooks import Webhooks
 
 _FLUSH_S: Final = 10.0
@@ -51,6 +54,8 @@ class Services:
     catalog: Catalog
     rooms: Rooms
     runs: Runs
+    calls: Calls
+    timeline: Timeline
     registry: Registry
     images: DiskStore
     images_folder: Path
@@ -67,6 +72,7 @@ class Services:
     closings: Closings
     revocations: RevocationLog
     webhooks: Webhooks
+    streams: Streams = field(default_factory=Streams)
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
 
     def stop(self) -> None:

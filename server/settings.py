@@ -12,6 +12,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from sqlalchemy.exc import ArgumentError
 
 from jobs.limits import Limits, parse_limits
+from jobs.signing import read_keys
 from providers.addresses import AllowList
 from providers.signatures import signing_keys
 from server.crowd import Bounds
@@ -95,6 +96,11 @@ class Settings(BaseSettings):
         (),
         alias="DARKROOM_FETCH_ALLOW",
         description="hosts or CIDRs that downloads may reach besides public addresses, comma separated",
+    )
+    outgoing_secret: SecretStr | None = Field(
+        None,
+        alias="DARKROOM_WEBHOOK_SECRET",
+        description="signs calls to webhookUrl: whsec_..., several while one replaces another; unset: made once",
     )
     trusted_proxies: Annotated[tuple[str, ...], NoDecode] = Field(
         (),
@@ -240,6 +246,13 @@ class Settings(BaseSettings):
     def _long_secret(cls, value: SecretStr | None) -> SecretStr | None:
         if value is not None and len(value.get_secret_value().encode()) < MIN_SECRET_BYTES:
             raise ValueError(f"must be at least {MIN_SECRET_BYTES} bytes long; make one with: openssl rand -hex 32")
+        return value
+
+    @field_validator("outgoing_secret")
+    @classmethod
+    def _webhook_keys(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None:
+            read_keys(value.get_secret_value())
         return value
 
     @model_validator(mode="after")

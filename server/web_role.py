@@ -13,6 +13,8 @@ from crdt.redis_bus import RedisBus
 from crdt.rooms import RoomLimits, Rooms
 from jobs.projector import Projector
 from jobs.queue import JobQueue
+from jobs.timeline import Timeline
+from providers.addresses import AllowList
 from server.closings import Closings
 from server.control import Control
 from server.crowd import Crowd
@@ -45,13 +47,17 @@ async def start_web(ground: Ground, *, works: bool) -> AsyncIterator[Running]:
         store = ground.parts.documents(ground.engine, ground.process_id, metrics, ground.transactions)
         rooms = Rooms(store, bus, process_id=ground.process_id, limits=_limits(ground))
         signals = RunSignals()
-        news = RunNews(rooms, bus, signals, ground.accounts)
+        calls = ground.make_calls()
+        caller = ground.make_caller(calls) if works else None
+        news = RunNews(rooms, bus, signals, ground.accounts, caller.poke if caller is not None else lambda: None)
         runs = ground.make_runs(news.hint)
         webhooks = ground.make_webhooks(runs)
         dispatcher = ground.make_dispatcher(runs, works=works)
         jobs = ground.make_worker(runs, news.report, dispatcher, webhooks) if works else JobQueue(ground.queue_url)
         catalog = Catalog(ground.engine, store)
-        orders = Orders(catalog, rooms, runs, ground.registry, jobs, dispatcher, metrics)
+        orders = Orders(
+            catalog, rooms, runs, ground.registry, jobs, dispatcher, metrics, AllowList.parse(settings.fetch_allow)
+        )
         projector = Projector(
             rooms, runs, orders.ask, ground.workshop, ground.images, vouched=settings.secret is not None
         )
@@ -60,6 +66,8 @@ async def start_web(ground: Ground, *, works: bool) -> AsyncIterator[Running]:
         stack.push_async_callback(rooms.stop)
         await stack.enter_async_context(projector)
         await stack.enter_async_context(jobs)
+        if caller is not None:
+            await stack.enter_async_context(caller)
         if isinstance(jobs, JobQueue):
             await stack.enter_async_context(dispatcher.serving(jobs))
         crowd = Crowd(settings.bounds)
@@ -76,6 +84,8 @@ async def start_web(ground: Ground, *, works: bool) -> AsyncIterator[Running]:
             images_folder=ground.images_folder,
             jobs=jobs,
             dispatcher=dispatcher,
+            calls=calls,
+            timeline=Timeline(ground.engine),
             webhooks=webhooks,
             orders=orders,
             control=Control(runs, jobs),

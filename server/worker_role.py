@@ -27,9 +27,9 @@ async def start_worker(ground: Ground) -> AsyncIterator[Running]:
         facts = {"action": "no_app_url", "app_url": ground.settings.public_url}
         logger.warning("APP_URL is not set: pictures get the address of this machine and this port", extra=facts)
     async with RedisSender(ground.redis_url, ground.process_id) as sender:
-        news = DistantNews(ground.process_id, sender, ground.accounts)
+        caller = ground.make_caller(ground.make_calls())
+        news = DistantNews(ground.process_id, sender, ground.accounts, caller.poke)
         runs = ground.make_runs(news.hint)
-        async with ground.make_worker(
-            runs, news.report, ground.make_dispatcher(runs, works=True), ground.make_webhooks(runs)
-        ):
+        dispatcher, webhooks = ground.make_dispatcher(runs, works=True), ground.make_webhooks(runs)
+        async with caller, ground.make_worker(runs, news.report, dispatcher, webhooks):
             yield Running(ground.engine, ground.metrics, ground.checks(sender, works=True))

@@ -36,7 +36,6 @@ from providers.base import (
     Accepted,
     Cost,
     Finished,
-    ImageInput,
     ImageRequest,
     ImageResult,
     ModelInfo,
@@ -284,8 +283,8 @@ class Reports:
         return [stage for index, stage in enumerate(stages) if index == 0 or stages[index - 1] != stage]
 
 
-async def no_fetch(url: str) -> ImageInput:
-    raise AssertionError(url)
+async def no_fetch(url: str, into: Path) -> None:
+    raise AssertionError(url, into)
 
 
 @dataclass
@@ -339,7 +338,7 @@ async def studio(engine: AsyncEngine, root: Path, provider: FakeProvider, **opti
     policy = options.pop("policy", None) or RetryPolicy()
     dispatcher = Dispatcher(runs, options.pop("limits", None) or Limits({}), me=me.id)
     places = dispatcher if options.pop("turns", False) else None
-    options = {"sleep": slept, "jitter": lambda: 0.5, "places": places, **options}
+    options = {"sleep": slept, "jitter": lambda: 0.5, "places": places, "scratch": root, **options}
     registry = Registry([provider, *options.pop("others", ())], None, None)
     async with ImageWorkshop() as workshop:
         actor = Actor(runs, registry, workshop, store, reports, fetch, me.id, policy, **options)

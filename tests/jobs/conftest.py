@@ -17,3 +17,9 @@ async def engine(database_url: str) -> AsyncIterator[AsyncEngine]:
 async def sqlite_engine(sqlite_url: str) -> AsyncIterator[AsyncEngine]:
     async with database(sqlite_url) as opened:
         yield opened
+
+
+@pytest_asyncio.fixture
+async def postgres_engine(postgres_url: str) -> AsyncIterator[AsyncEngine]:
+    async with database(postgres_url) as opened:
+        yield opened

@@ -19,7 +19,7 @@ from jobs.policy import RetryPolicy
 from jobs.run import Run
 from jobs.runs import Runs
 from jobs.state import Event, Stage, Status
-from jobs.storage import DiskStore
+from jobs.storage import Content, DiskStore
 from jobs.tables import generated_images
 from providers.base import (
     Accepted,
@@ -240,11 +240,11 @@ async def test_a_picture_behind_a_url_is_fetched_and_a_passing_failure_does_not_
 ) -> None:
     tries: list[str] = []
 
-    async def fetch(url: str) -> ImageInput:
+    async def fetch(url: str, into: Path) -> None:
         tries.append(url)
         if len(tries) < 5:
             raise temporary()
-        return ImageInput(png(), "image/png")
+        await asyncio.to_thread(into.write_bytes, png())
 
     answer = Finished((ImageResult(None, url="http://cdn/x.png"),), Cost(10, "price"))
     async with made(sqlite_engine, tmp_path, answer, fetch=fetch) as at:
@@ -268,9 +268,9 @@ async def test_the_picture_to_edit_comes_from_our_own_store_without_a_download(
 async def test_a_picture_to_edit_from_elsewhere_is_fetched_under_guard(
     sqlite_engine: AsyncEngine, tmp_path: Path
 ) -> None:
-    async def fetch(url: str) -> ImageInput:
+    async def fetch(url: str, into: Path) -> None:
         assert url == "http://elsewhere/x.png"
-        return ImageInput(png(), "text/plain")
+        await asyncio.to_thread(into.write_bytes, png())
 
     async with made(sqlite_engine, tmp_path, fetch=fetch) as at:
         await at.go(await pending(at.runs, spec=PromptSpec("bluer", previous_image="http://elsewhere/x.png")))
@@ -281,8 +281,8 @@ async def test_a_picture_to_edit_from_elsewhere_is_fetched_under_guard(
 async def test_a_picture_to_edit_that_cannot_be_had_fails_the_run_unasked(
     sqlite_engine: AsyncEngine, tmp_path: Path, url: str
 ) -> None:
-    async def fetch(_url: str) -> ImageInput:
-        return ImageInput(b"<html>", "image/png")
+    async def fetch(_url: str, into: Path) -> None:
+        await asyncio.to_thread(into.write_bytes, b"<html>")
 
     async with made(sqlite_engine, tmp_path, fetch=fetch) as at:
         run = await at.go(await pending(at.runs, spec=PromptSpec("bluer", previous_image=url)))
@@ -298,7 +298,7 @@ class Flaky(DiskStore):
         super().__init__(root, "http://test")
         self.failures = failures
 
-    async def put(self, key: str, data: bytes, content_type: str) -> str:
+    async def put(self, key: str, data: Content, content_type: str) -> str:
         if self.failures:
             self.failures -= 1
             raise StorageUnavailable(key, "disk full")
@@ -340,7 +340,7 @@ async def test_a_cancel_during_the_upload_leaves_no_file(engine: AsyncEngine, tm
     began, go = asyncio.Event(), asyncio.Event()
 
     class Slow(DiskStore):
-        async def put(self, key: str, data: bytes, content_type: str) -> str:
+        async def put(self, key: str, data: Content, content_type: str) -> str:
             url = await super().put(key, data, content_type)
             if key.endswith("thumb.webp"):
                 began.set()

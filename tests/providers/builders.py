@@ -8,6 +8,8 @@ import pyvips  # type: ignore[import-untyped]
 from providers.base import ImageInput, ImageRequest, Progress, PromptSpec
 from tests.emulators.http import Exchange, HttpEmulator, Received
 
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+
 
 def image_request(
     prompt: str = "a lake", *, model: str = "gpt-image-2", run_id: str = "run-1", inputs: tuple[ImageInput, ...] = (),
@@ -56,7 +58,7 @@ class PictureHost(HttpEmulator):
         if request.path == "/drip":
             await exchange.start(200, {"content-type": "image/png"})
             while not exchange.left:
-                await exchange.chunk(b"x" * 1000)
+                await exchange.chunk(PNG_SIGNATURE + b"x" * 1000)
             return
         if request.path == "/never":
             await asyncio.Event().wait()

@@ -1,11 +1,16 @@
+import tempfile
 from collections.abc import Sequence
 from ipaddress import ip_address
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from providers.addresses import Address
+from providers.base import ImageInput, picture_type
 from providers.errors import ErrorClass, ErrorKind, ProviderError
-from providers.http import fetch_image, resolve_host
+from providers.guarded import resolve_host
+from providers.http import fetch_image
 from tests.providers.builders import PictureHost, picture
 
 LOOPBACK = ["127.0.0.1"]
@@ -30,15 +35,24 @@ class Names:
         return self.hosts[host]
 
 
+async def fetched(url: str, **options: Any) -> ImageInput:
+    """What came into the file, typed as a reader of it would."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "picture"
+        await fetch_image(url, path, **options)
+        data = path.read_bytes()
+    return ImageInput(data, picture_type(data) or "")
+
+
 async def refusal(url: str, allow: Sequence[str] = LOOPBACK, **options: object) -> ProviderError:
     with pytest.raises(ProviderError) as caught:
-        await fetch_image(url, allow=allow, **options)  # type: ignore[arg-type]
+        await fetched(url, allow=allow, **options)
     return caught.value
 
 
 async def test_a_picture_is_downloaded_and_typed_by_its_bytes(host: PictureHost) -> None:
     host.pages["/a"] = (200, {"content-type": "application/octet-stream"}, PNG.data)
-    assert await fetch_image(f"{host.origin}/a?b=c", allow=LOOPBACK) == PNG
+    assert await fetched(f"{host.origin}/a?b=c", allow=LOOPBACK) == PNG
     assert host.journal[0].headers["host"] == f"127.0.0.1:{host.port}"
     assert host.journal[0].headers["accept-encoding"] == "identity"
 
@@ -47,7 +61,7 @@ async def test_the_connection_goes_to_the_checked_address_and_keeps_the_name(hos
     host.pages["/a"] = (200, {}, PNG.data)
     resolve = names(pictures_example="127.0.0.1")
     url = f"http://pictures.example:{host.port}/a"
-    assert await fetch_image(url, allow=LOOPBACK, resolve=resolve) == PNG
+    assert await fetched(url, allow=LOOPBACK, resolve=resolve) == PNG
     assert host.journal[0].headers["host"] == f"pictures.example:{host.port}"
     assert resolve.asked == ["pictures.example"]
 
@@ -56,7 +70,7 @@ async def test_the_next_address_is_tried_where_one_does_not_answer(host: Picture
     host.pages["/a"] = (200, {}, PNG.data)
     resolve = names(pictures_example="127.9.9.9 127.0.0.1")
     url = f"http://pictures.example:{host.port}/a"
-    assert await fetch_image(url, allow=["127.0.0.0/8"], resolve=resolve) == PNG
+    assert await fetched(url, allow=["127.0.0.0/8"], resolve=resolve) == PNG
 
 
 @pytest.mark.parametrize(
@@ -77,13 +91,13 @@ async def test_one_private_address_among_public_ones_is_enough_to_refuse(host: P
 async def test_a_host_can_be_allowed_by_name(host: PictureHost) -> None:
     host.pages["/a"] = (200, {}, PNG.data)
     url, resolve = f"http://localhost:{host.port}/a", names(localhost="127.0.0.1")
-    assert await fetch_image(url, allow=["LOCALHOST"], resolve=resolve) == PNG
+    assert await fetched(url, allow=["LOCALHOST"], resolve=resolve) == PNG
 
 
 async def test_redirects_are_followed(host: PictureHost) -> None:
     host.pages |= {f"/{i}": (302, {"location": f"/{i + 1}"}, b"") for i in range(3)}
     host.pages["/3"] = (200, {}, PNG.data)
-    assert await fetch_image(f"{host.origin}/0", allow=LOOPBACK) == PNG
+    assert await fetched(f"{host.origin}/0", allow=LOOPBACK) == PNG
 
 
 async def test_a_fourth_redirect_is_too_many(host: PictureHost) -> None:

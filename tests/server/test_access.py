@@ -13,10 +13,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from crdt.tables import workflows
+from jobs.worker import Pace
 from server.access import LEEWAY_S, MAX_TOKEN_CHARS, Access, Caller, Grant, Role
 from server.app import OPERATIONS
 from server.errors import Unauthenticated
 from server.operations import Operation
+from server.parts import Parts
+from server.routes.canvas_events import stream as canvas_stream
+from server.routes.events import Lease
+from server.routes.events import stream as job_stream
 from server.settings import read_settings
 from tests.server.api import Api, Reply, node
 from tests.server.conftest import running
@@ -30,6 +35,8 @@ def unsigned() -> str:
 
 
 NONE = unsigned()
+AT_ONCE = Parts(pace=Pace(grace_s=0.05))
+"""A stop does not wait for makers that never answer."""
 CLAIMS = ["sub", "name", "role", "workflows", "exp", "nbf", "iat", "aud", "jti"]
 LEAVES = st.none() | st.booleans() | st.floats() | st.integers() | st.text() | st.sampled_from(["*", "editor"])
 JSON = st.recursive(LEAVES, st.lists, max_leaves=5)
@@ -307,13 +314,36 @@ async def test_without_a_secret_there_are_no_tokens(tmp_path: Path) -> None:
 
 async def test_an_event_stream_ends_with_its_token(tmp_path: Path) -> None:
     settings = read_settings(data=tmp_path / "data", demo_delay_s=600, secret=SECRET)
-    async with running(settings, tmp_path / "page") as api, asyncio.timeout(20):
-        path = f"/api/workflows/{await made(api, 'n1')}/nodes/n1/runs"
-        job_id = (await call(api, "POST", path, {}, token())).json()["jobId"]
+    async with running(settings, tmp_path / "page", AT_ONCE) as api, asyncio.timeout(20):
+        workflow_id = await made(api, "n1")
+        reply = await call(api, "POST", f"/api/workflows/{workflow_id}/nodes/n1/runs", {}, token())
+        streams = (f"/api/images/jobs/{reply.json()['jobId']}/events", f"/api/workflows/{workflow_id}/events")
         said = token("viewer", exp=time.time() - LEEWAY_S + 1)
         headers = {**bearer(said), "accept": "text/event-stream"}
-        reply = await api.client.get(f"/api/images/jobs/{job_id}/events", headers=headers)
-        assert (reply.status_code, "completed" in reply.text) == (200, False)
+        for reply in await asyncio.gather(*(api.client.get(stream, headers=headers) for stream in streams)):
+            assert (reply.status_code, "completed" in reply.text) == (200, False)
+
+
+async def to_the_end(lines: AsyncIterator[str]) -> str:
+    return "".join([line async for line in lines])
+
+
+async def test_an_event_stream_ends_when_its_token_is_called_back(tmp_path: Path) -> None:
+    settings = read_settings(data=tmp_path / "data", demo_delay_s=600, secret=SECRET)
+    async with running(settings, tmp_path / "page", AT_ONCE) as api, asyncio.timeout(20):
+        workflow_id = await made(api, "n1")
+        path = f"/api/workflows/{workflow_id}/nodes/n1/runs"
+        job_id = (await call(api, "POST", path, {}, token())).json()["jobId"]
+        access, services = api.app.state.access, api.services
+        lease = Lease(services, access, access.read(token("viewer", jti="gone")))
+        for lines in (
+            job_stream(services, await services.runs.get(job_id), 99, lease),
+            canvas_stream(services, workflow_id, services.timeline.now(), lease),
+        ):
+            assert (await anext(lines)).startswith("retry: ")
+            rest = asyncio.create_task(to_the_end(lines))
+            await call(api, "POST", "/api/tokens/revoke", {"jti": "gone"}, token("admin"))
+            assert "completed" not in await rest
 
 
 @pytest.mark.parametrize(

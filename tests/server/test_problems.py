@@ -7,7 +7,7 @@ from crdt.child import ChildFailed
 from crdt.compactor import CompactionFailed
 from crdt.errors import BadUpdate, CrdtError, ProtocolError
 from jobs.errors import BadImage, IllegalTransition, IntentRefused, JobsError, QueueAway, RunBusy, WriteRefused
-from providers.errors import ImageMakingError, ProviderError
+from providers.errors import AddressRefused, ImageMakingError, ProviderError
 from server.errors import DoorError
 from server.problems import TABLE
 from tests.server.api import Api, fields
@@ -24,6 +24,7 @@ INSIDE = (
     BadImage,
     QueueAway,
     ProviderError,
+    AddressRefused,
 )
 """Errors that no request can meet: of websockets, of work in the background, of intents, and of attempts at work."""
 

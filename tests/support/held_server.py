@@ -23,7 +23,7 @@ from sqlalchemy.util import await_only
 
 from crdt.sqlite_writer import SqliteWriter
 from crdt.transactions import Transactions
-from jobs.storage import DiskStore
+from jobs.storage import Content, DiskStore
 from providers.base import (
     Accepted,
     Cost,
@@ -113,7 +113,7 @@ class HeldProvider:
 class HeldImages(DiskStore):
     """A disk that can be slow."""
 
-    async def put(self, key: str, data: bytes, content_type: str) -> str:
+    async def put(self, key: str, data: Content, content_type: str) -> str:
         """Store once the gate is open."""
         await hold("uploading")
         return await super().put(key, data, content_type)
