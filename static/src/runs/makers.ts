@@ -33,6 +33,11 @@ export function nearestSize(model: Model, wanted: string): string {
   return [...model.sizes].sort(closer)[0] ?? model.defaultSize;
 }
 
+/** Who makes the picture of a node, for words about it. */
+export function makerFor(makers: Makers | null, data: Pick<NodeData, 'provider' | 'model'>): Maker | null {
+  return makerOf(makers, data.provider, data.model);
+}
+
 /** How people call a model; its id when it is not offered any more. */
 export function modelLabel(makers: Makers | null, id: string): string {
   for (const maker of makers?.list ?? []) {
