@@ -35,7 +35,7 @@ describe('a run that waits', () => {
 
   test('says who paused it, or until when its maker asks to wait', () => {
     const paused = readQueue({ paused: [{ workflowId: 'w', by: 'Ada', until: at(12, 3), reason: 'Lunch' }] }, 'w');
-    expect(waits({ held: 'paused' }, paused)).toMatch(/^Paused: by Ada, until 12:03.*: Lunch$/);
+    expect(waits({ held: 'paused' }, paused)).toMatch(/^Paused: by Ada until 12:03.*: Lunch$/);
     expect(waits({ held: 'paused' }, null)).toBe('Paused');
     const slow = readQueue({ providers: [{ name: 'openai', pausedUntil: at(12, 3) }] }, 'w');
     expect(waits({ held: 'rate_limit' }, slow)).toMatch(/^Waiting for OpenAI: OpenAI asks us to wait until 12:03/);

@@ -2,7 +2,7 @@ import type { JobRecord } from '../api/records';
 import type { FlowNode } from '../binding/view';
 import { isActive } from '../document/schema';
 import { openLightbox } from '../lightbox/open';
-import { modelLabel } from '../runs/makers';
+import { modelName } from '../runs/makers';
 import { useLive, useMayEdit, useSession } from '../session/context';
 import { useCell } from '../store/hooks';
 import { Button } from '../ui/Button';
@@ -30,7 +30,7 @@ export function EntryRow({ entry, node, jobs }: EntryProps) {
   if (job.restored) return <Restored entry={entry} by={by} at={at} now={now} />;
 
   const cost = job.costUsd === null ? '' : job.costUsd === 0 ? 'Free' : dollars(job.costUsd);
-  const facts = [modelLabel(offered, job.model), by === '' ? '' : `asked by ${by}`, seconds(job)];
+  const facts = [modelName(offered, job.model), by, seconds(job)];
   return (
     <li className="entry" data-status={job.status} data-shown={shown || undefined} data-testid="entry">
       <Thumb job={job} node={node} jobs={jobs} at={at} />
@@ -44,7 +44,7 @@ export function EntryRow({ entry, node, jobs }: EntryProps) {
           {job.prompt.trim() || 'No prompt'}
         </p>
         {job.error !== null && <p className="entry-reason">{job.error.message}</p>}
-        <p className="entry-facts times">{facts.filter((fact) => fact !== '').join(' · ')}</p>
+        <p className="entry-facts times" title={by === '' ? undefined : `Asked by ${by}`}>{facts.filter((fact) => fact !== '').join(' · ')}</p>
         <Actions entry={entry} node={node} />
       </div>
     </li>

@@ -1,13 +1,18 @@
+import { useReactFlow } from '@xyflow/react';
 import { useEffect, useMemo, useRef, type KeyboardEvent } from 'react';
 
+import type { FlowEdge, FlowNode } from '../binding/view';
+import { reveal } from '../canvas/view';
 import { useSession } from '../session/context';
 import { useCell } from '../store/hooks';
 import { Button, IconButton } from '../ui/Button';
-import type { FlowNode } from '../binding/view';
 import { entriesOf } from './entries';
 import { EntryRow } from './EntryRow';
 import { historyOf } from './open';
 import { useHistory } from './useHistory';
+
+/** On a phone the drawer comes from below and leaves so much of the screen to the canvas, at least. */
+const SHEET_TOP = 0.44;
 
 /** The earlier pictures of one node, at the side of the canvas. */
 export function History() {
@@ -28,6 +33,7 @@ function Drawer({ node }: { node: FlowNode }) {
   const history = useHistory(node.id, `${data.runId} ${data.status}`);
   const entries = useMemo(() => entriesOf(history.jobs, data), [history.jobs, data]);
   const drawer = useRef<HTMLElement>(null);
+  const instance = useReactFlow<FlowNode, FlowEdge>();
   const opener = useRef<Element | null>(null);
 
   useEffect(() => {
@@ -37,6 +43,18 @@ function Drawer({ node }: { node: FlowNode }) {
     return () => {
       if (back instanceof HTMLElement && back.isConnected) back.focus({ preventScroll: true });
     };
+  }, []);
+
+  // The node whose pictures these are stays in sight.
+  useEffect(() => {
+    const box = drawer.current?.getBoundingClientRect();
+    const { x, y, width, height } = instance.getNodesBounds([node.id]);
+    if (box === undefined) return;
+    const below = box.left < window.innerWidth / 3;
+    const covered = below
+      ? { right: 24, bottom: window.innerHeight * (1 - SHEET_TOP) + 12 }
+      : { right: window.innerWidth - box.left + 24, bottom: 84 };
+    reveal(instance, { x, y }, width, height, covered);
   }, []);
 
   const onKeyDown = (event: KeyboardEvent): void => {

@@ -28,6 +28,7 @@ export function QueueButton() {
         ref={anchor}
         type="button"
         className="icon-button queue-button"
+        data-paused={paused || undefined}
         data-busy={list.length > 0 || undefined}
         data-testid="queue"
         aria-label={paused ? `${name}, paused` : name}
@@ -36,6 +37,7 @@ export function QueueButton() {
         onClick={() => queueOpen.set(!open)}
       >
         <Icon name={paused ? 'pause' : 'stack'} />
+        {paused && <span className="queue-word">Paused</span>}
         {list.length > 0 && <span className="times">{list.length > 999 ? '999+' : list.length}</span>}
         {!open && (
           <span className="tip" aria-hidden="true">

@@ -17,7 +17,6 @@ const MOST_ROWS = 60;
 export function QueuePanel() {
   const { work, queue, flow } = useSession();
   const list = useCell(work);
-  const mayEdit = useMayEdit();
   const { fitView } = useReactFlow();
   const cost = useSpent(list.length);
   const waiting = list.filter((one) => one.waiting).length;
@@ -46,7 +45,7 @@ export function QueuePanel() {
           {list.length > MOST_ROWS && <li className="queue-more times">and {list.length - MOST_ROWS} more</li>}
         </ul>
       )}
-      {mayEdit && <Steer list={list} waiting={waiting} />}
+      <Steer list={list} waiting={waiting} />
       {cost !== null && <p className="queue-cost times">This canvas so far: {spentWords(cost)}</p>}
     </section>
   );
@@ -83,7 +82,9 @@ function Steer({ list, waiting }: { list: readonly Work[]; waiting: number }) {
   const state = useCell(queue.state);
   const live = useLive();
   const now = useNow();
+  const mayEdit = useMayEdit();
   const paused = pauseOf(state, null, now) !== null;
+  if (!mayEdit || (paused && list.length === 0)) return null;
   return (
     <div className="queue-steer">
       {!paused && <Button word="Pause" icon="pause" disabled={!live} onClick={() => void steering.pause()} />}

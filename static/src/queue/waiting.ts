@@ -50,7 +50,7 @@ export function pausedWords(pause: Pause | null, maker: string | null, now: numb
   const title = pause.scope === 'maker' ? `${maker ?? 'Its maker'} is paused` : 'Paused';
   const until = pause.until !== null && pause.until > now ? `until ${momentWords(pause.until, now)}` : '';
   const by = pause.by === null ? '' : `by ${pause.by}`;
-  const who = [by, until].filter((part) => part !== '').join(', ');
+  const who = [by, until].filter((part) => part !== '').join(' ');
   return { title, more: [who, pause.reason ?? ''].filter((part) => part !== '').join(': ') };
 }
 

@@ -47,6 +47,12 @@ export function modelLabel(makers: Makers | null, id: string): string {
   return id;
 }
 
+/** A model without its maker, where there is little room. */
+export function modelName(makers: Makers | null, id: string): string {
+  const models = makers?.list.flatMap((maker) => maker.models) ?? [];
+  return models.find((model) => model.id === id)?.label ?? id;
+}
+
 /** Width over height of "1536x1024" or "3:2"; null for anything else. */
 export function aspectOf(size: string | null): number | null {
   const match = /^(\d{1,5})\s*[x×:]\s*(\d{1,5})$/.exec(size ?? '');
