@@ -1,11 +1,12 @@
 import type { JobRecord } from '../api/records';
 import type { FlowNode } from '../binding/view';
+import { focusText } from '../canvas/useActions';
 import { isActive } from '../document/schema';
 import { openLightbox } from '../lightbox/open';
 import { modelName } from '../runs/makers';
 import { useLive, useMayEdit, useSession } from '../session/context';
 import { useCell } from '../store/hooks';
-import { Button } from '../ui/Button';
+import { Button, IconButton } from '../ui/Button';
 import { useNow } from '../ui/clock';
 import { Icon, type IconName } from '../ui/Icon';
 import { dollars } from '../ui/money';
@@ -54,13 +55,11 @@ export function EntryRow({ entry, node, jobs }: EntryProps) {
 /** Somebody went back to an earlier picture: one line, since the picture itself stands further down. */
 function Restored({ entry, by, at, now }: { entry: Entry; by: string; at: string; now: number }) {
   const who = by === '' ? 'Somebody' : by === 'you' ? 'You' : by;
-  const which = entry.madeAt === null ? 'an earlier picture' : `the picture of ${momentWords(entry.madeAt, now)}`;
+  const made = entry.madeAt === null ? undefined : `The picture of ${momentWords(entry.madeAt, now)}`;
   return (
-    <li className="entry went-back" data-testid="entry">
+    <li className="entry went-back" data-testid="entry" title={made}>
       <Icon name="undo" size={14} />
-      <p>
-        {who} went back to {which}
-      </p>
+      <p>{who} put an earlier picture back</p>
       <span className="times">{at}</span>
     </li>
   );
@@ -98,7 +97,7 @@ function Thumb({ job, node, jobs, at }: { job: JobRecord; node: FlowNode; jobs: 
 }
 
 function Actions({ entry, node }: { entry: Entry; node: FlowNode }) {
-  const { steering, runs } = useSession();
+  const { steering, runs, edits } = useSession();
   const mayEdit = useMayEdit();
   const live = useLive();
   const { job, shown } = entry;
@@ -121,6 +120,14 @@ function Actions({ entry, node }: { entry: Entry; node: FlowNode }) {
   // One run at a time: what is in the making would put its picture over the one chosen here.
   const busy = isActive(node.data.status) || !live;
   const use = job.status === 'completed' && job.pictures.length > 0;
+  // The same again would be refused again: there the prompt or the settings have to change first.
+  const hopeless = job.error?.action === 'change_prompt' || job.error?.action === 'change_settings';
+  const takePrompt = (): void => {
+    edits.writePrompt(node.id, job.prompt);
+    focusText(node.id);
+  };
+  const again = (): void => void steering.again(job.jobId);
+  const other = job.prompt !== '' && job.prompt !== node.data.prompt;
   return (
     <div className="entry-actions">
       {use && (
@@ -131,12 +138,14 @@ function Actions({ entry, node }: { entry: Entry; node: FlowNode }) {
           onClick={() => void steering.use(node.id, job.jobId)}
         />
       )}
-      <Button
-        word={use ? 'Make again' : 'Try again'}
-        aria-label={`${use ? 'Make again' : 'Try again'}: ${job.prompt.slice(0, 60)}`}
-        disabled={busy}
-        onClick={() => void steering.again(job.jobId)}
-      />
+      {use && (
+        <IconButton name="Make again" title="Make again with this prompt" icon="retry" disabled={busy} onClick={again} />
+      )}
+      {!use && !hopeless && <Button word="Try again" look="outline" disabled={busy} onClick={again} />}
+      {hopeless && other && <Button word="Change the prompt" look="outline" onClick={takePrompt} />}
+      {!hopeless && other && (
+        <IconButton name="Use this prompt" title="Use this prompt" icon="note" onClick={takePrompt} />
+      )}
     </div>
   );
 }
