@@ -61,7 +61,8 @@ CHECKS = {
     "page check": ["hatch_build.py", "npm", "run", "check"],
 }
 PAGE_TESTS = {"page tests": ["hatch_build.py", "npm", "test"]}
-PYTEST = ["-m", "pytest", "-n", "2", "--dist", "loadscope"]
+# One process more than the cores of a small machine: much of what tests do is wait. In the order of tests/conftest.py.
+PYTEST = ["-m", "pytest", "-n", "3", "--dist", "loadscope", "--no-loadscope-reorder"]
 COVERAGE = ["--cov", "--cov-branch", "--cov-report=term:skip-covered"]
 
 Child: TypeAlias = "subprocess.Popen[str] | subprocess.Popen[bytes]"

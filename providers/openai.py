@@ -8,10 +8,9 @@ from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httpx2
-import openai
 
 from providers.base import (
     Cost,
@@ -43,6 +42,9 @@ from providers.openai_models import (
     table_cost,
     usage_cost,
 )
+
+if TYPE_CHECKING:
+    import openai
 
 BASE_URL = "https://api.openai.com/v1"
 TIMEOUT_S = 300.0
@@ -193,6 +195,8 @@ class OpenAIProvider:
     retired: Mapping[str, str] = RETIRED
 
     def __init__(self, api_key: str, base_url: str | None = None, timeout_s: float = TIMEOUT_S) -> None:
+        import openai
+
         self._timeout_s = timeout_s
         timeout = httpx2.Timeout(timeout_s, connect=min(timeout_s, CONNECT_TIMEOUT_S))
         self._client = openai.AsyncOpenAI(
@@ -246,6 +250,8 @@ class OpenAIProvider:
 
     async def _updates(self, call: Call) -> AsyncGenerator[Progress | Finished]:
         """Previews, then the result. Only foreign errors are translated here, never those of the caller's sink."""
+        import openai
+
         try:
             if not call.stream:
                 yield parse_response(await self._whole(call), call)
@@ -269,7 +275,7 @@ class OpenAIProvider:
         payload: Json = json.loads(answer.http_response.content)
         return payload
 
-    async def _opened(self, call: Call) -> openai.AsyncStream[Any]:
+    async def _opened(self, call: Call) -> "openai.AsyncStream[Any]":
         images = self._client.images
         ask = images.edit if call.files else images.generate
         stream: openai.AsyncStream[Any] = await ask(stream=True, **call.arguments())
@@ -302,6 +308,8 @@ def _files(inputs: tuple[ImageInput, ...]) -> tuple[tuple[str, bytes, str], ...]
 
 def _fields(event: object) -> Mapping[str, Json]:
     """An event as a mapping; the SDK builds its models without checking them, so nothing about them is believed."""
+    import openai
+
     if isinstance(event, openai.BaseModel):
         fields: Mapping[str, Any] = event.to_dict(warnings=False)
         return fields

@@ -1,15 +1,18 @@
 """OpenAI's errors, and those of its SDK, in our words. Pure: the time of day is an argument."""
 
+import functools
 import re
 from collections.abc import Callable, Mapping
 from datetime import datetime
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import httpx2
-import openai
 
 from providers.errors import ErrorClass, ErrorKind, ProviderError
 from providers.retry_after import parse_retry_after
+
+if TYPE_CHECKING:
+    import openai
 
 MAX_VENDOR_CHARS = 2_000
 MAX_QUOTED_CHARS = 240
@@ -50,7 +53,7 @@ def to_provider_error(error: Exception, now: datetime) -> ProviderError:
 
 def mapper_of(error_type: type[Exception]) -> Mapper | None:
     """The rule for an exception class: the first whose class it is."""
-    return next((mapper for known, mapper in MAPPERS if issubclass(error_type, known)), None)
+    return next((mapper for known, mapper in mappers() if issubclass(error_type, known)), None)
 
 
 def stream_error(fields: Mapping[str, object]) -> ProviderError:
@@ -106,12 +109,12 @@ def _unreadable(error: Exception, _: datetime) -> ProviderError:
     return failure
 
 
-def _in_stream(error: openai.APIError, _: datetime) -> ProviderError:
+def _in_stream(error: "openai.APIError", _: datetime) -> ProviderError:
     body = error.body if isinstance(error.body, Mapping) else {}
     return stream_error({"message": error.message, "code": error.code, "type": error.type, **body})
 
 
-def _by_status(error: openai.APIStatusError, now: datetime) -> ProviderError:
+def _by_status(error: "openai.APIStatusError", now: datetime) -> ProviderError:
     status = error.status_code
     fields: dict[str, object] = dict(error.body) if isinstance(error.body, Mapping) else {}
     if not isinstance(fields.get("message"), str):
@@ -227,22 +230,26 @@ def _misused(error: Exception, _: datetime) -> ProviderError:
     return _failed("The request to OpenAI could not be made.", ErrorClass.PERMANENT, error)
 
 
-MAPPERS: tuple[tuple[type[Exception], Mapper], ...] = (
-    (openai.APITimeoutError, _timed_out),
-    (openai.APIConnectionError, _disconnected),
-    (openai.APIResponseValidationError, _unreadable),
-    (openai.APIStatusError, _by_status),
-    (openai.APIError, _in_stream),
-    (openai.ContentFilterFinishReasonError, _filtered),
-    (openai.LengthFinishReasonError, _unreadable),
-    (openai.WebSocketConnectionClosedError, _disconnected),
-    (openai.WebSocketQueueFullError, _disconnected),
-    (openai.OpenAIError, _misused),
-    (openai.InvalidWebhookSignatureError, _forged),
-    (httpx2.TimeoutException, _timed_out),
-    (httpx2.HTTPError, _disconnected),
-    # JSON, UTF-8 and pydantic errors of an answer that came through whole are all ValueErrors.
-    (ValueError, _unreadable),
-    (OSError, _disconnected),
-)
-"""Most specific first."""
+@functools.cache
+def mappers() -> tuple[tuple[type[Exception], Mapper], ...]:
+    """Exception classes and what each means for us, most specific first."""
+    import openai
+
+    return (
+        (openai.APITimeoutError, _timed_out),
+        (openai.APIConnectionError, _disconnected),
+        (openai.APIResponseValidationError, _unreadable),
+        (openai.APIStatusError, _by_status),
+        (openai.APIError, _in_stream),
+        (openai.ContentFilterFinishReasonError, _filtered),
+        (openai.LengthFinishReasonError, _unreadable),
+        (openai.WebSocketConnectionClosedError, _disconnected),
+        (openai.WebSocketQueueFullError, _disconnected),
+        (openai.OpenAIError, _misused),
+        (openai.InvalidWebhookSignatureError, _forged),
+        (httpx2.TimeoutException, _timed_out),
+        (httpx2.HTTPError, _disconnected),
+        # JSON, UTF-8 and pydantic errors of an answer that came through whole are all ValueErrors.
+        (ValueError, _unreadable),
+        (OSError, _disconnected),
+    )

@@ -20,9 +20,12 @@ import pytest
 
 from tests.support.node import NodePeers, install_peer
 from tests.support.postgres import PostgresServer, database_name
-from tests.support.processes import PRODUCT_VARIABLE
+from tests.support.processes import PRODUCT_VARIABLE, ROOT
 from tests.support.redis import RedisServer
 from tests.support.server import ServerFactory, ServerProcess
+
+_LONG = frozenset({"story", "browser"})
+"""Folders of tests that start servers and wait for them."""
 
 hypothesis.settings.register_profile(
     "default",
@@ -44,6 +47,11 @@ def pytest_configure() -> None:
     for name in [name for name in os.environ if PRODUCT_VARIABLE.fullmatch(name)]:
         del os.environ[name]
     sys.addaudithook(_refuse_the_outside)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the tests that take long, so that no process of the run is left with one when the others are done."""
+    items.sort(key=lambda item: not _LONG.intersection(item.path.relative_to(ROOT).parts))
 
 
 @pytest.fixture(scope="session")

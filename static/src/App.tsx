@@ -4,6 +4,7 @@ import { Canvas } from './canvas/Canvas';
 import { FirstPicture } from './canvas/FirstPicture';
 import { Toolbar } from './canvas/Toolbar';
 import { ZoomBar } from './canvas/ZoomBar';
+import { History } from './history/History';
 import { Lightbox } from './lightbox/Lightbox';
 import { SessionContext } from './session/context';
 import type { Session } from './session/session';
@@ -27,6 +28,7 @@ export function App({ session }: { session: Session }) {
         <Banner />
         <ToastList />
         <Help />
+        <History />
         <Lightbox />
         <Stop />
       </ReactFlowProvider>

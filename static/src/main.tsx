@@ -12,6 +12,8 @@ import './node/sheet.css';
 import './node/words.css';
 import './node/extras.css';
 import './lightbox/lightbox.css';
+import './queue/queue.css';
+import './history/history.css';
 
 import { StrictMode } from 'react';
 import { createRoot } from 'react-dom/client';

@@ -15,7 +15,10 @@ const data = (fields: Record<string, unknown>): NodeData => {
   return node.data;
 };
 
-const run = { runId: 'r2', stage: 'generating', progress: 0.4, previewUrl: null, startedAt: 0, by: 'Mara' };
+const run = {
+  ...{ runId: 'r2', stage: 'generating', progress: 0.4, previewUrl: null, startedAt: 0, by: 'Mara' },
+  ...{ place: null, waitS: null, held: null },
+};
 
 test('the document says what a node shows', () => {
   for (const status of ['idle', 'pending', 'running', 'failed', 'cancelled']) {

@@ -347,12 +347,16 @@ async def studio(engine: AsyncEngine, root: Path, provider: FakeProvider, **opti
 
 async def placed(studio: Studio, **options: Any) -> Run:
     """A run that has a place, and that no queue knows."""
-    run = await pending(studio.runs, **options)
     now = dt.datetime.now(dt.UTC)
-    async with studio.engine.begin() as connection:
-        mine = sa.update(runs_table).where(runs_table.c.id == run.id)
-        await connection.execute(mine.values(admitted_at=now, start_at=now))
-    return await studio.runs.get(run.id)
+
+    def make(connection: sa.Connection) -> str:
+        # In one transaction: a look of the dispatcher in between would queue it.
+        run_id = studio.runs._request(connection, request(**options)).run.id
+        mine = sa.update(runs_table).where(runs_table.c.id == run_id)
+        connection.execute(mine.values(admitted_at=now, start_at=now))
+        return run_id
+
+    return await studio.runs.get(await studio.runs.transact(make))
 
 
 @asynccontextmanager

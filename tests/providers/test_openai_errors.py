@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from providers.errors import ErrorClass, ErrorKind, ProviderError
-from providers.openai_errors import MAPPERS, mapper_of, stream_error, to_provider_error
+from providers.openai_errors import mapper_of, mappers, stream_error, to_provider_error
 
 NOW = datetime(2026, 11, 21, 12, 0, 0, tzinfo=UTC)
 REQUEST = httpx2.Request("POST", "https://api.openai.com/v1/images/generations")
@@ -44,7 +44,7 @@ def test_the_sdk_still_exports_exceptions() -> None:
 
 
 def test_the_rules_go_from_the_most_specific_to_the_least() -> None:
-    classes = [known for known, _ in MAPPERS]
+    classes = [known for known, _ in mappers()]
     for index, known in enumerate(classes):
         assert not any(issubclass(known, earlier) for earlier in classes[:index]), known
 

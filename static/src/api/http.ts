@@ -7,13 +7,22 @@ export class Problem extends Error {
   /** Last part of the problem's `type`, such as `stale-request`. */
   readonly code: string;
   readonly body: Readonly<Record<string, unknown>>;
+  /** After so many seconds the same may be asked again; null when the server says nothing of it. */
+  readonly retryAfterS: number | null;
 
-  constructor(status: number, code: string, message: string, body: Readonly<Record<string, unknown>> = {}) {
+  constructor(
+    status: number,
+    code: string,
+    message: string,
+    body: Readonly<Record<string, unknown>> = {},
+    retryAfterS: number | null = null,
+  ) {
     super(message);
     this.name = 'Problem';
     this.status = status;
     this.code = code;
     this.body = body;
+    this.retryAfterS = retryAfterS;
   }
 }
 
@@ -28,7 +37,7 @@ const TIMEOUT_MS = 20_000;
 export async function request(method: string, path: string, body?: unknown): Promise<unknown> {
   const response = await send(method, path, body);
   const value: unknown = await response.json().catch(() => null);
-  if (!response.ok) throw problemOf(response.status, value);
+  if (!response.ok) throw problemOf(response, value);
   return value;
 }
 
@@ -48,10 +57,17 @@ async function send(method: string, path: string, body: unknown): Promise<Respon
   }
 }
 
-function problemOf(status: number, value: unknown): Problem {
+function problemOf(response: Response, value: unknown): Problem {
+  const { status } = response;
   const body = isRecord(value) ? value : {};
   const type = typeof body['type'] === 'string' ? body['type'] : '';
   const detail = [body['detail'], body['title']].find((text) => typeof text === 'string' && text !== '');
   const code = type.split('/').at(-1) ?? '';
-  return new Problem(status, code, typeof detail === 'string' ? detail : `The server answered ${status}.`, body);
+  const message = typeof detail === 'string' ? detail : `The server answered ${status}.`;
+  return new Problem(status, code, message, body, secondsOf(response.headers.get('Retry-After')));
+}
+
+/** A Retry-After in seconds, as this server sends it. */
+function secondsOf(header: string | null): number | null {
+  return header !== null && /^\d{1,6}$/.test(header.trim()) ? Number(header) : null;
 }

@@ -1,6 +1,7 @@
 import { readError, readPicture } from '../document/read';
 import { STATUSES, type Picture, type RunError, type Status } from '../document/schema';
 import { asName, asNumber, asText, asUrl, isRecord } from '../document/values';
+import { listOf, timeOf } from './values';
 
 export interface Model {
   readonly id: string;
@@ -27,7 +28,12 @@ export interface Makers {
 /** One run as HTTP tells it. */
 export interface JobRecord {
   readonly jobId: string;
+  readonly nodeId: string;
   readonly status: Status;
+  /** It made no picture: somebody went back to the one of an earlier run. */
+  readonly restored: boolean;
+  /** The run it tries again. */
+  readonly retryOf: string | null;
   readonly provider: string;
   readonly model: string;
   readonly prompt: string;
@@ -35,6 +41,7 @@ export interface JobRecord {
   readonly pictures: readonly Picture[];
   readonly costUsd: number | null;
   readonly createdAt: number | null;
+  readonly finishedAt: number | null;
   readonly seconds: number | null;
   readonly attempt: number | null;
   readonly by: string | null;
@@ -65,7 +72,10 @@ export function readJob(value: unknown): JobRecord | null {
   const finished = timeOf(value['finishedAt']);
   return {
     jobId,
+    nodeId: asText(value['nodeId']),
     status,
+    restored: value['kind'] === 'restore',
+    retryOf: asName(value['retryOf']),
     provider: asText(value['provider']),
     model: asText(value['model']),
     prompt: asText(spec['basePrompt']),
@@ -73,6 +83,7 @@ export function readJob(value: unknown): JobRecord | null {
     pictures: picturesOf(value),
     costUsd: asNumber(value['costUsd']),
     createdAt: timeOf(value['createdAt']),
+    finishedAt: finished,
     seconds: started === null || finished === null ? null : Math.max(0, (finished - started) / 1000),
     attempt: asNumber(value['attempt']),
     by: asName(by['name']),
@@ -126,14 +137,4 @@ function picturesOf(value: Record<string, unknown>): readonly Picture[] {
   return url === null
     ? []
     : [{ url, thumbnailUrl: asUrl(value['thumbnailUrl']), width: null, height: null, seed: null }];
-}
-
-function timeOf(value: unknown): number | null {
-  const time = typeof value === 'string' ? Date.parse(value) : Number.NaN;
-  return Number.isNaN(time) ? null : time;
-}
-
-function listOf<V>(value: unknown, read: (item: unknown) => V | null): V[] {
-  if (!Array.isArray(value)) return [];
-  return value.map((item: unknown) => read(item)).filter((item): item is Awaited<V> & V => item !== null);
 }

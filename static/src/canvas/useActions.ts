@@ -61,8 +61,8 @@ export function useActions(): Actions {
   );
 }
 
-/** Puts the caret into a node that is just being drawn. */
-function focusText(id: string, tries = 20): void {
+/** Puts the caret into a node, which may just be being drawn. */
+export function focusText(id: string, tries = 20): void {
   const field = document.querySelector<HTMLTextAreaElement>(`[data-node-id="${CSS.escape(id)}"] textarea`);
   // React Flow hides a node until it is measured, and what is hidden takes no focus.
   field?.focus({ preventScroll: true });

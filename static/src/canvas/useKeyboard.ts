@@ -1,5 +1,7 @@
 import { useEffect } from 'react';
 
+import { toggleHistory } from '../history/open';
+import { queueOpen } from '../queue/open';
 import { useSession } from '../session/context';
 import { help } from '../ui/Help';
 import { tool } from './tool';
@@ -21,6 +23,8 @@ export function useKeyboard(): void {
       n: actions.addNote,
       v: () => tool.set('select'),
       h: () => tool.set('hand'),
+      q: () => queueOpen.set(!queueOpen.get()),
+      e: () => toggleHistory(flow.selected()),
       '?': () => help.set(true),
       escape: () => flow.select(new Set()),
     };

@@ -81,14 +81,22 @@ function inSight(flow: Flow, box: Box): boolean {
   );
 }
 
-/** Moves the canvas just as far as it takes to see a box between the bars. */
-export function reveal(flow: Flow, at: Point, width: number, height: number): void {
+/** What lies over the canvas at its sides (pixels). */
+export interface Covered {
+  readonly right: number;
+  readonly bottom: number;
+}
+
+const BARS: Covered = { right: 24, bottom: 84 };
+
+/** Moves the canvas just as far as it takes to see a box between the bars, or beside whatever else covers it. */
+export function reveal(flow: Flow, at: Point, width: number, height: number, covered: Covered = BARS): void {
   const { x, y, zoom } = flow.getViewport();
   const shift = (from: number, length: number, low: number, high: number): number => {
     if (from < low || length > high - low) return low - from;
     return Math.min(0, high - from - length);
   };
-  const dx = shift(at.x * zoom + x, width * zoom, 24, window.innerWidth - 24);
-  const dy = shift(at.y * zoom + y, height * zoom, 84, window.innerHeight - 84);
+  const dx = shift(at.x * zoom + x, width * zoom, 24, window.innerWidth - covered.right);
+  const dy = shift(at.y * zoom + y, height * zoom, 84, window.innerHeight - covered.bottom);
   if (dx !== 0 || dy !== 0) void flow.setViewport({ x: x + dx, y: y + dy, zoom }, { duration: 240 });
 }

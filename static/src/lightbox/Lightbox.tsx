@@ -1,11 +1,13 @@
 import { useEffect, useMemo, useRef, useState, type KeyboardEvent } from 'react';
 
 import type { JobRecord } from '../api/records';
-import { dollars } from '../node/MakerPicker';
-import { useSession } from '../session/context';
+import { isActive } from '../document/schema';
+import { joined } from '../history/entries';
+import { useLive, useMayEdit, useSession } from '../session/context';
 import { modelLabel } from '../runs/makers';
 import { useCell } from '../store/hooks';
 import { Icon } from '../ui/Icon';
+import { dollars } from '../ui/money';
 import { closeLightbox, opened, openLightbox, type Opened } from './open';
 import { pagesOf, pictureNodes, type Page } from './pages';
 import { Stage } from './Stage';
@@ -23,9 +25,11 @@ function Open({ at }: { at: Opened }) {
   const nodes = useCell(flow.nodes);
   const dialog = useRef<HTMLDialogElement>(null);
   const node = nodes.find((one) => one.id === at.nodeId);
-  const jobs = useJobs(at.nodeId, node?.data.runId ?? null);
+  const jobs = useJobs(at, node?.data.runId ?? null);
   const pages = useMemo(() => (node === undefined ? [] : pagesOf(node, jobs)), [node, jobs]);
-  const page = pages[Math.min(at.index, pages.length - 1)];
+  const named = at.url === undefined ? -1 : pages.findIndex((one) => one.picture.url === at.url);
+  const chosen = Math.min(named === -1 ? at.index : named, pages.length - 1);
+  const page = pages[chosen];
 
   useEffect(() => {
     const element = dialog.current;
@@ -42,7 +46,7 @@ function Open({ at }: { at: Opened }) {
   if (page === undefined) return null;
 
   const step = (by: 1 | -1): void => {
-    const index = Math.min(at.index, pages.length - 1) + by;
+    const index = chosen + by;
     if (index >= 0 && index < pages.length) return openLightbox({ nodeId: at.nodeId, index });
     const around = pictureNodes(nodes);
     const next = around[(around.findIndex((one) => one.id === at.nodeId) + by + around.length) % around.length];
@@ -79,7 +83,8 @@ function Open({ at }: { at: Opened }) {
           <p className="lightbox-prompt">{page.prompt}</p>
           <p className="fact-line times">{facts(page, modelLabel(offered, page.maker)).join(' · ')}</p>
         </div>
-        {pages.length > 1 && <Strip pages={pages} at={at} />}
+        {pages.length > 1 && <Strip pages={pages} nodeId={at.nodeId} chosen={chosen} />}
+        {page.earlier && <UseThis page={page} />}
         <button type="button" className="save" onClick={() => void save(page.picture.url, page.prompt)}>
           <Icon name="download" size={16} />
           Download
@@ -89,9 +94,25 @@ function Open({ at }: { at: Opened }) {
   );
 }
 
+/** Puts an earlier picture back into its node. */
+function UseThis({ page }: { page: Page }) {
+  const { steering, flow } = useSession();
+  const mayEdit = useMayEdit();
+  const live = useLive();
+  const { nodeId, jobId } = page;
+  if (!mayEdit || jobId === null) return null;
+  const status = flow.node(nodeId)?.data.status;
+  const busy = !live || (status !== undefined && isActive(status));
+  return (
+    <button type="button" className="save" disabled={busy} onClick={() => void steering.use(nodeId, jobId)}>
+      <Icon name="check" size={16} />
+      Use this picture
+    </button>
+  );
+}
+
 /** Small copies of all pictures of the node, earlier runs included. */
-function Strip({ pages, at }: { pages: readonly Page[]; at: Opened }) {
-  const chosen = Math.min(at.index, pages.length - 1);
+function Strip({ pages, nodeId, chosen }: { pages: readonly Page[]; nodeId: string; chosen: number }) {
   return (
     <ul className="contacts" aria-label="Pictures of this node">
       {pages.slice(0, 12).map((page, index) => (
@@ -100,7 +121,7 @@ function Strip({ pages, at }: { pages: readonly Page[]; at: Opened }) {
             type="button"
             aria-label={page.earlier ? `Earlier picture ${index + 1}` : `Picture ${index + 1}`}
             aria-current={index === chosen}
-            onClick={() => openLightbox({ nodeId: at.nodeId, index })}
+            onClick={() => openLightbox({ nodeId, index })}
           >
             <img src={page.picture.thumbnailUrl ?? page.picture.url} alt="" draggable={false} />
           </button>
@@ -126,19 +147,20 @@ function Round({ name, icon, className, onClick }: RoundProps) {
 }
 
 /** The runs of a node, for its earlier pictures; without them the lightbox shows what the node has. */
-function useJobs(nodeId: string, runId: string | null): readonly JobRecord[] {
+function useJobs({ nodeId, known = [] }: Opened, runId: string | null): readonly JobRecord[] {
   const { api } = useSession();
-  const [found, setFound] = useState<{ nodeId: string; jobs: readonly JobRecord[] }>({ nodeId, jobs: [] });
+  const completed = (jobs: readonly JobRecord[]): JobRecord[] => jobs.filter((job) => job.status === 'completed');
+  const [found, setFound] = useState<{ nodeId: string; jobs: readonly JobRecord[] }>({ nodeId, jobs: completed(known) });
   useEffect(() => {
     let current = true;
     api.history(nodeId).then(
-      (jobs) => current && setFound({ nodeId, jobs: jobs.filter((job) => job.status === 'completed') }),
+      (jobs) => current && setFound({ nodeId, jobs: joined(completed(jobs), completed(known)) }),
       () => undefined,
     );
     return () => {
       current = false;
     };
-  }, [api, nodeId, runId]);
+  }, [api, nodeId, known, runId]);
   return found.nodeId === nodeId ? found.jobs : [];
 }
 

@@ -14,14 +14,17 @@ export interface Page {
   readonly seconds: number | null;
   readonly by: string | null;
   readonly earlier: boolean;
+  /** The run that made it. */
+  readonly jobId: string | null;
 }
 
 /** The pictures of a node, newest first: those it shows, then those of earlier runs. */
 export function pagesOf(node: FlowNode, jobs: readonly JobRecord[]): Page[] {
-  const current = jobs.find((job) => job.pictures.some((picture) => picture.url === node.data.pictures[0]?.url));
+  const made = jobs.filter((job) => !job.restored);
+  const current = made.find((job) => job.pictures.some((picture) => picture.url === node.data.pictures[0]?.url));
   const shown = node.data.pictures.map((picture) => toPage(node, picture, current ?? null, false));
   const seen = new Set(shown.map((page) => page.picture.url));
-  const before = jobs
+  const before = made
     .flatMap((job) => job.pictures.map((picture) => toPage(node, picture, job, true)))
     .filter((page) => !seen.has(page.picture.url));
   return [...shown, ...before];
@@ -49,5 +52,6 @@ function toPage(node: FlowNode, picture: Picture, job: JobRecord | null, earlier
     seconds: job?.seconds ?? null,
     by: job?.by ?? null,
     earlier,
+    jobId: job?.jobId ?? null,
   };
 }

@@ -94,7 +94,7 @@ export const ImageNode = memo(function ImageNode({ id, data, selected }: NodePro
             Cancelled
           </p>
         )}
-        {coming && <Strip view={view} seconds={seconds} me={me.name} onCancel={cancel} />}
+        {coming && <Strip view={view} maker={choice.maker} seconds={seconds} me={me.name} onCancel={cancel} />}
       </div>
       <Marks nodeId={id} />
       {distant ? (
@@ -112,7 +112,7 @@ export const ImageNode = memo(function ImageNode({ id, data, selected }: NodePro
       {coming || distant ? (
         <div className="foot" />
       ) : (
-        <Foot nodeId={id} choice={choice} action={action} prompt={data.prompt} onRun={run} />
+        <Foot nodeId={id} choice={choice} action={action} prompt={data.prompt} past={data.runId !== null} onRun={run} />
       )}
       <Announcement phase={phase} prompt={data.prompt} />
     </article>

@@ -5,6 +5,7 @@ import { aspectOf, nearestSize, type Choice } from '../runs/makers';
 import { useSession } from '../session/context';
 import { useCell } from '../store/hooks';
 import { Icon } from '../ui/Icon';
+import { dollars } from '../ui/money';
 import { Popover } from '../ui/Popover';
 import { shapeWord, sizeWords } from './size';
 
@@ -115,8 +116,4 @@ function Shape({ size }: { size: string }) {
 export function priceOf(model: Model): string {
   if (model.estimateUsd === null) return '';
   return model.estimateUsd === 0 ? 'Free' : `about ${dollars(model.estimateUsd)}`;
-}
-
-export function dollars(amount: number): string {
-  return `$${amount.toFixed(amount !== 0 && amount < 0.01 ? 4 : 2)}`;
 }

@@ -1,19 +1,28 @@
-import { useMayEdit } from '../session/context';
-import { Button } from '../ui/Button';
-import { Icon, type IconName } from '../ui/Icon';
+import type { Maker } from '../api/records';
+import { waitingWords, type WaitingWords } from '../queue/waiting';
 import { stageWord, type View } from '../runs/phase';
+import { useMayEdit, useSession } from '../session/context';
+import { useCell } from '../store/hooks';
+import { Button } from '../ui/Button';
+import { useNow } from '../ui/clock';
+import { Icon, type IconName } from '../ui/Icon';
 
 interface StripProps {
   readonly view: View;
+  /** Who is to make the picture. */
+  readonly maker: Maker | null;
   readonly seconds: number;
   readonly me: string;
   readonly onCancel: () => void;
 }
 
 /** Along the lower edge of a sheet in the making: what happens, since when, who asked, and the way out. */
-export function Strip({ view, seconds, me, onCancel }: StripProps) {
+export function Strip({ view, maker, seconds, me, onCancel }: StripProps) {
   const { phase, run } = view;
   const mayEdit = useMayEdit();
+  const { queue } = useSession();
+  const state = useCell(queue.state);
+  const now = useNow();
   if (phase === 'waiting') {
     return (
       <div className="strip">
@@ -27,12 +36,13 @@ export function Strip({ view, seconds, me, onCancel }: StripProps) {
     );
   }
   const percent = run?.progress == null ? null : Math.round(run.progress * 100);
-  const details = detailsOf(run, seconds, me);
+  const words = phase === 'pending' ? waitingWords({ run, maker, queue: state, now }) : null;
+  const details = detailsOf(run, words, seconds, me);
   return (
-    <div className="strip">
-      <Icon name={iconOf(phase)} size={16} />
-      <span className="stage">
-        {stageWord(view)}
+    <div className="strip" data-held={run?.held ?? undefined}>
+      <Icon name={run?.held === 'paused' && phase === 'pending' ? 'pause' : iconOf(phase)} size={16} />
+      <span className="stage" title={[words?.title ?? stageWord(view), ...details].join(', ')}>
+        {words?.title ?? stageWord(view)}
         {percent !== null && phase === 'running' && <span className="times"> {percent} %</span>}
         <small className="times">{details.join(', ')}</small>
       </span>
@@ -42,10 +52,12 @@ export function Strip({ view, seconds, me, onCancel }: StripProps) {
   );
 }
 
-function detailsOf(run: View['run'], seconds: number, me: string): string[] {
+function detailsOf(run: View['run'], words: WaitingWords | null, seconds: number, me: string): string[] {
   if (run === null) return [];
   const asked = run.by === null ? [] : [run.by === me ? 'asked by you' : `asked by ${run.by}`];
-  return [`${seconds} s`, ...asked];
+  // What holds a run back matters more than who asked for it, and there is room for one of them.
+  if (words !== null && run.held !== null && words.more !== '') return [words.more];
+  return [words === null || words.more === '' ? `${seconds} s` : words.more, ...asked];
 }
 
 function ProgressLine({ percent }: { percent: number | null }) {

@@ -16,6 +16,8 @@ export class Presence {
   readonly selecting = new CellMap<readonly Peer[]>();
   /** Runs in the making, by node. */
   readonly runs = new CellMap<RunProgress>();
+  /** All of them; changes whenever one does. */
+  readonly allRuns = new Cell<ReadonlyMap<string, RunProgress>>(new Map());
   readonly refusals = new Cell<ReadonlyMap<string, Refusal>>(new Map());
   readonly #awareness: Awareness;
   readonly #watchers = new Set<(peers: ReadonlyMap<number, Peer>) => void>();
@@ -90,8 +92,14 @@ export class Presence {
   }
 
   #tellRuns(runs: ReadonlyMap<string, RunProgress>): void {
-    for (const nodeId of this.runs.keys()) if (!runs.has(nodeId)) this.runs.set(nodeId, undefined);
-    for (const [nodeId, run] of runs) if (!sameProgress(this.runs.get(nodeId), run)) this.runs.set(nodeId, run);
+    let news = false;
+    const tell = (nodeId: string, run: RunProgress | undefined): void => {
+      news = true;
+      this.runs.set(nodeId, run);
+    };
+    for (const nodeId of this.runs.keys()) if (!runs.has(nodeId)) tell(nodeId, undefined);
+    for (const [nodeId, run] of runs) if (!sameProgress(this.runs.get(nodeId), run)) tell(nodeId, run);
+    if (news) this.allRuns.set(runs);
   }
 
   #tellPeople(): void {

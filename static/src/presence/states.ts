@@ -1,6 +1,6 @@
 import type { Point } from '../document/schema';
 import { readPoint } from '../document/read';
-import { asName, asNumber, asUrl, isRecord } from '../document/values';
+import { asName, asNumber, asPositive, asUrl, isRecord } from '../document/values';
 
 /** Somebody else on the canvas. */
 export interface Peer {
@@ -13,10 +13,19 @@ export interface Peer {
   readonly selection: readonly string[];
 }
 
+/** Why a run waits though others are served: somebody paused it, its maker asked for a pause, or takes no more at once. */
+export type Held = 'paused' | 'rate_limit' | 'limit';
+const HELD: readonly Held[] = ['paused', 'rate_limit', 'limit'];
+
 /** What the server says about a run in the making. */
 export interface RunProgress {
   readonly runId: string;
   readonly stage: string;
+  /** Its place in the line of its maker, from 1; null once it is served, and far down the line. */
+  readonly place: number | null;
+  /** How long until it is served, as far as anybody can tell (seconds). */
+  readonly waitS: number | null;
+  readonly held: Held | null;
   readonly progress: number | null;
   readonly previewUrl: string | null;
   readonly startedAt: number | null;
@@ -69,11 +78,19 @@ function readProgress(value: unknown): RunProgress | null {
   return {
     runId,
     stage: asName(value['stage']) ?? '',
+    place: placeOf(value['place']),
+    waitS: asPositive(value['waitS']),
+    held: HELD.find((known) => known === value['held']) ?? null,
     progress: progress === null ? null : Math.min(1, Math.max(0, progress)),
     previewUrl: asUrl(value['previewUrl']),
     startedAt: Number.isNaN(startedAt) ? null : startedAt,
     by: asName(by)?.slice(0, 40) ?? null,
   };
+}
+
+function placeOf(value: unknown): number | null {
+  const place = asPositive(value);
+  return place === null ? null : Math.max(1, Math.floor(place));
 }
 
 function readRefusal(value: unknown): Refusal | null {

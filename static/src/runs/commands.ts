@@ -14,6 +14,7 @@ import type { Toasts } from '../session/toasts';
 import { CellMap, type Cell } from '../store/cell';
 import { choiceOf } from './makers';
 import { viewOf, type Asked } from './phase';
+import { problemWords } from './problems';
 
 /** A node made a moment ago may reach the server after the request for its picture. */
 const RETRY_UNKNOWN_MS = [80, 200, 500, 1_000, 2_000];
@@ -142,7 +143,7 @@ export class RunCommands {
     // Somebody else was quicker: their picture is coming, which is what was asked for.
     if (error.status === 409) return;
     if (error.status === 0 && !this.#live) this.#intend(nodeId, intent);
-    else this.#toasts.tell(error.message);
+    else this.#toasts.tell(problemWords(error, Date.now()));
   }
 
   #intend(nodeId: string, intent: { readonly [key: string]: Json }): void {

@@ -33,6 +33,11 @@ export function nearestSize(model: Model, wanted: string): string {
   return [...model.sizes].sort(closer)[0] ?? model.defaultSize;
 }
 
+/** Who makes the picture of a node, for words about it. */
+export function makerFor(makers: Makers | null, data: Pick<NodeData, 'provider' | 'model'>): Maker | null {
+  return makerOf(makers, data.provider, data.model);
+}
+
 /** How people call a model; its id when it is not offered any more. */
 export function modelLabel(makers: Makers | null, id: string): string {
   for (const maker of makers?.list ?? []) {
@@ -40,6 +45,12 @@ export function modelLabel(makers: Makers | null, id: string): string {
     if (model !== undefined) return `${maker.label} ${model.label}`;
   }
   return id;
+}
+
+/** A model without its maker, where there is little room. */
+export function modelName(makers: Makers | null, id: string): string {
+  const models = makers?.list.flatMap((maker) => maker.models) ?? [];
+  return models.find((model) => model.id === id)?.label ?? id;
 }
 
 /** Width over height of "1536x1024" or "3:2"; null for anything else. */

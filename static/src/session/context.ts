@@ -15,3 +15,8 @@ export function useSession(): Session {
 export function useMayEdit(): boolean {
   return useCell(useSession().connection).mayEdit;
 }
+
+/** Whether the server can be asked for something now. */
+export function useLive(): boolean {
+  return useCell(useSession().connection).link === 'live';
+}

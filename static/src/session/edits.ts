@@ -3,7 +3,7 @@ import type * as Y from 'yjs';
 import type { FlowBinding } from '../binding/flow';
 import { freshPiece, takePiece, type Piece } from '../document/copy';
 import type { Point } from '../document/schema';
-import { addEdge, addNode, metaOf, setData, setParam, type Json, type NewNode } from '../document/write';
+import { addEdge, addNode, metaOf, setData, setParam, sharedText, type Json, type NewNode } from '../document/write';
 import type { History } from './history';
 import { LOCAL } from './origin';
 
@@ -79,6 +79,15 @@ export class CanvasEdits {
   chooseSize(id: string, size: string): void {
     this.#taste.size = size;
     this.#step(() => setParam(this.#doc, id, 'size', size));
+  }
+
+  /** Replaces the prompt of a node, as one step however different the two are. */
+  writePrompt(id: string, prompt: string): void {
+    this.#step(() => {
+      const text = sharedText(this.#doc, id, 'prompt');
+      text?.delete(0, text.length);
+      text?.insert(0, prompt);
+    });
   }
 
   entitle(title: string): void {

@@ -6,6 +6,9 @@ import { accessToken, changeToken } from '../api/token';
 import { FlowBinding } from '../binding/flow';
 import { edgesOf, metaOf, nodesOf } from '../document/write';
 import { Presence } from '../presence/presence';
+import { Steering } from '../queue/steering';
+import { QueueWatch } from '../queue/watch';
+import { watchWork, type Work } from '../queue/work';
 import { RunCommands } from '../runs/commands';
 import { Cell } from '../store/cell';
 import { UNKNOWN, watchConnection, type Connection } from './connection';
@@ -31,6 +34,10 @@ export interface Session {
   readonly person: Cell<Person>;
   readonly makers: Cell<Makers | null>;
   readonly runs: RunCommands;
+  /** Unfinished runs of the canvas. */
+  readonly work: Cell<readonly Work[]>;
+  readonly queue: QueueWatch;
+  readonly steering: Steering;
   readonly toasts: Toasts;
   /** Tries to connect now, with another token if there is one. */
   retry(token?: string): void;
@@ -64,6 +71,9 @@ export function openSession(workflowId: string): Session {
   const makers = loadMakers(api, connection);
   const edits = new CanvasEdits({ doc, flow, history, mayEdit });
   const runs = new RunCommands({ doc, api, person, makers, connection, toasts, presence });
+  const queue = watchQueue(api, connection, presence);
+  const steering = new Steering({ api, person, connection, toasts, queue });
+  const work = watchWork(flow.nodes, presence);
   metaOf(doc);
   const retry = (next?: string): void => {
     if (next !== undefined) provider.params = { ...provider.params, token: changeToken(next) };
@@ -71,7 +81,7 @@ export function openSession(workflowId: string): Session {
   };
   return {
     ...{ workflowId, doc, api, flow, edits, history, presence, person, makers, runs, toasts },
-    ...{ connection, saving: saving.cell, retry },
+    ...{ connection, saving: saving.cell, retry, work, queue, steering },
   };
 }
 
@@ -91,11 +101,26 @@ function loadMakers(api: Api, connection: Cell<Connection>): Cell<Makers | null>
     );
   };
   load();
+  onceLive(connection, () => {
+    if (makers.get() === null) load();
+  });
+  return makers;
+}
+
+/** What holds runs back; somebody may have paused the canvas while this page was away. */
+function watchQueue(api: Api, connection: Cell<Connection>, presence: Presence): QueueWatch {
+  const queue = new QueueWatch(() => api.queue());
+  onceLive(connection, () => queue.refresh());
+  presence.allRuns.subscribe(() => queue.heard(presence.allRuns.get()));
+  return queue;
+}
+
+/** Calls back each time the connection is made. */
+function onceLive(connection: Cell<Connection>, act: () => void): void {
   let live = false;
   connection.subscribe(() => {
     const now = connection.get().link === 'live';
-    if (now && !live && makers.get() === null) load();
+    if (now && !live) act();
     live = now;
   });
-  return makers;
 }

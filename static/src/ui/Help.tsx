@@ -10,6 +10,8 @@ export const help = new Cell(false);
 
 const KEYS: readonly (readonly [string, string])[] = [
   ['Run the selected pictures', 'Ctrl Enter'],
+  ['Pictures in the making', 'Q'],
+  ['Earlier pictures of the selected one', 'E'],
   ['New picture', 'P'],
   ['New note', 'N'],
   ['Undo your last step', 'Ctrl Z'],

@@ -14,13 +14,15 @@ const GAP = 6;
 /** A panel beside its button, of the same size at every zoom of the canvas. Esc and a press elsewhere close it. */
 export function Popover({ anchor, label, onClose, children }: PopoverProps) {
   const panel = useRef<HTMLDivElement>(null);
-  const [place, setPlace] = useState<{ left: number; top: number; maxHeight: number } | null>(null);
+  const [place, setPlace] = useState<Place | null>(null);
 
   useLayoutEffect(() => {
     const button = anchor.current?.getBoundingClientRect();
     const box = panel.current;
     if (button === undefined || box === null) return;
-    setPlace(placeBeside(button, box.offsetWidth, box.scrollHeight));
+    // Clear of the whole bar, where the button stands in one.
+    const bar = anchor.current?.closest('.bar')?.getBoundingClientRect() ?? button;
+    setPlace(placeBeside(button, bar, box.offsetWidth, box.scrollHeight));
     box.querySelector<HTMLElement>('input:checked, button, input')?.focus({ preventScroll: true });
   }, [anchor]);
 
@@ -65,12 +67,18 @@ export function Popover({ anchor, label, onClose, children }: PopoverProps) {
   );
 }
 
-function placeBeside(button: DOMRect, width: number, height: number): { left: number; top: number; maxHeight: number } {
-  const below = window.innerHeight - button.bottom - MARGIN - GAP;
-  const above = button.top - MARGIN - GAP;
+interface Place {
+  readonly left: number;
+  readonly top: number;
+  readonly maxHeight: number;
+}
+
+function placeBeside(button: DOMRect, bar: DOMRect, width: number, height: number): Place {
+  const below = window.innerHeight - bar.bottom - MARGIN - GAP;
+  const above = bar.top - MARGIN - GAP;
   const under = below >= height || below >= above;
   const maxHeight = Math.max(120, under ? below : above);
   const shown = Math.min(height, maxHeight);
   const left = Math.min(Math.max(MARGIN, button.left), Math.max(MARGIN, window.innerWidth - width - MARGIN));
-  return { left, top: under ? button.bottom + GAP : button.top - GAP - shown, maxHeight };
+  return { left, top: under ? bar.bottom + GAP : bar.top - GAP - shown, maxHeight };
 }

@@ -2,6 +2,7 @@ import { useEffect, useRef, useState, type KeyboardEvent } from 'react';
 
 import { readTitle } from '../document/read';
 import { metaOf } from '../document/write';
+import { QueueButton } from '../queue/QueueButton';
 import { useMayEdit, useSession } from '../session/context';
 import { useCell } from '../store/hooks';
 import { nextTheme, theme, type Theme } from '../theme/theme';
@@ -27,6 +28,7 @@ export function TopBar() {
       </div>
       <div className="bar people-bar tip-below tip-end">
         <People />
+        <QueueButton />
         <IconButton
           name={`Theme: ${THEME_WORD[chosen]}`}
           icon={THEME_ICON[chosen]}

@@ -40,6 +40,18 @@ export function useSeconds(runId: string | null, startedAt: number | null, runni
   return running ? Math.max(0, Math.floor((time - from) / 1000)) : 0;
 }
 
+const COARSE_MS = 30_000;
+
+/** Now, near enough for words such as "3 min ago". */
+export function useNow(): number {
+  const [at, setAt] = useState(() => Date.now());
+  useEffect(() => {
+    const ticking = setInterval(() => setAt(Date.now()), COARSE_MS);
+    return () => clearInterval(ticking);
+  }, []);
+  return at;
+}
+
 /** A moment as a clock on the wall shows it. */
 export function clockTime(at: number): string {
   return new Date(at).toLocaleTimeString(undefined, { hour: '2-digit', minute: '2-digit', second: '2-digit' });
