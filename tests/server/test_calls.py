@@ -25,7 +25,7 @@ async def receiver() -> AsyncIterator[Receiver]:
 def settings(tmp_path: Path) -> Settings:
     """As usual, and calls to this machine are allowed."""
     allow = ("127.0.0.1",)
-    return read_settings(data=tmp_path / "data", demo_delay_s=0, fetch_allow=allow, webhook_secret=SECRET)
+    return read_settings(data=tmp_path / "data", demo_delay_s=0, fetch_allow=allow, outgoing_secret=SECRET)
 
 
 async def test_whoever_asks_to_be_told_is_called_when_the_job_has_ended(api: Api, receiver: Receiver) -> None:
@@ -43,7 +43,7 @@ async def test_whoever_asks_to_be_told_is_called_when_the_job_has_ended(api: Api
 
 async def test_a_cancelled_job_is_told_too(receiver: Receiver, tmp_path: Path) -> None:
     settings = read_settings(
-        data=tmp_path / "slow", demo_delay_s=600, fetch_allow=("127.0.0.1",), webhook_secret=SECRET
+        data=tmp_path / "slow", demo_delay_s=600, fetch_allow=("127.0.0.1",), outgoing_secret=SECRET
     )
     async with running(settings, tmp_path) as slow:
         workflow_id, node_id = await slow.canvas()
