@@ -106,10 +106,6 @@ class JobQueue:
         """Stop the job of a run whose cancel is committed, wherever it is, and have its maker told."""
         return await self._bounded(self._cancel(run_id), "cancel_lost", run_id)
 
-    async def drop(self, run_id: str) -> bool:
-        """Take the job of a run out that was cancelled before anybody began it."""
-        return await self._bounded(self.docket.cancel(run_id), "cancel_lost", run_id)
-
     async def _add(self, run_id: str, when: dt.datetime | None) -> None:
         await self.docket.add(self._advance, when=when, key=run_id)(run_id)
 

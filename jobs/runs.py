@@ -37,6 +37,7 @@ from jobs.policy import worker_lost
 from jobs.reading import RunReader, first_run, of_node, utcnow
 from jobs.records import RunEvent, changed_columns, event_columns, image_columns, run_columns, run_from_row
 from jobs.requests import UNSET, Requested, RunRequest, Unset, first_steps, key_in_batch
+from jobs.restoring import restore
 from jobs.run import Run, applied, changes_node, node_patch, parked, resumed
 from jobs.state import Cancelled, Completed, Event, Failed, FellBack, Started, event_payload
 from jobs.tables import generated_images, run_events, runs
@@ -111,6 +112,21 @@ class Runs(RunReader):
             if answer.created:
                 self._hint(answer.run.workflow_id, answer.run.id)
         return answers
+
+    async def restore(self, run_id: str, by: Mapping[str, str]) -> Requested:
+        """Commit that the node of an earlier run shows its pictures again, as a run of its own; see `jobs.restoring`.
+
+        Raises:
+            RunNotFound, NothingToUse, RunActive: As `jobs.restoring.restore`.
+
+        """
+        async with self._writing() as connection:
+            restored = await restore(connection, run_id, by, self._clock())
+            if restored.created:
+                await self._show(connection, restored.run)
+        if restored.created:
+            self._hint(restored.run.workflow_id, restored.run.id)
+        return restored
 
     async def begin_attempt(self, run_id: str, worker: str) -> Run | None:
         """Commit that a worker works on the run from now on.

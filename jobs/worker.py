@@ -121,21 +121,15 @@ class Worker:
             hold.task.cancel()
         return taken
 
-    async def cancel_many(self, cancelled: Sequence[tuple[Run, Run]]) -> None:
-        """As `cancel`, for many runs as they were before and are now; so many at once, all in bounded time.
-
-        One that nobody began is only taken out of the queue: there is no attempt to stop, and no maker to tell.
-        """
+    async def cancel_many(self, run_ids: Sequence[str]) -> None:
+        """As `cancel`, for many runs that were begun; so many at once, each in bounded time."""
         turns = asyncio.Semaphore(CANCELS_AT_ONCE)
 
-        async def stop(before: Run) -> None:
+        async def stop(run_id: str) -> None:
             async with turns:
-                if before.attempt:
-                    await self.cancel(before.id)
-                else:
-                    await self.queue.drop(before.id)
+                await self.cancel(run_id)
 
-        await asyncio.gather(*(stop(before) for before, _ in cancelled))
+        await asyncio.gather(*map(stop, run_ids))
 
     async def __aenter__(self) -> Self:
         try:

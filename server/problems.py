@@ -38,6 +38,7 @@ from providers.errors import InvalidSpec, RequestRefused, UnknownModel, UnknownP
 from server.errors import (
     BatchNotFound,
     BodyTooLarge,
+    BudgetNotFound,
     FieldError,
     Forbidden,
     ForbiddenOrigin,
@@ -161,6 +162,7 @@ TABLE: Final[Mapping[type[Exception], Callable[[Any], Problem]]] = {
     InvalidRequest: _invalid,
     InBatch: _in_batch,
     BatchRefused: _in_batch,
+    BudgetNotFound: lambda e: _field("budget-not-found", "key", str(e), 404),
     BatchNotFound: lambda e: _field("batch-not-found", "batchId", str(e), 404),
     ForbiddenOrigin: forbidden_origin,
     Unauthenticated: _unauthenticated,

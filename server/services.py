@@ -19,6 +19,7 @@ from crdt.room import Room
 from crdt.rooms import Rooms
 from jobs.run import node_patch
 from jobs.runs import Runs
+from jobs.spending import Spending
 from jobs.storage import DiskStore
 from jobs.worker import Worker
 from providers.registry import Registry
@@ -54,6 +55,7 @@ class Services:
     worker: Worker
     orders: Orders
     control: Control
+    spending: Spending
     signals: RunSignals
     metrics: Metrics
     origins: Origins
