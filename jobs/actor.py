@@ -14,11 +14,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final, TypeAlias, TypeVar
 
+from jobs import fallback
 from jobs import policy as rules
 from jobs.deliveries import Kept
 from jobs.dispatcher import Places
 from jobs.errors import (
     BadImage,
+    BudgetExceeded,
     DatabaseAway,
     PlaceLost,
     RunBusy,
@@ -53,7 +55,7 @@ from jobs.state import (
 from jobs.storage import ImageStore
 from jobs.trouble import log_trouble
 from providers import base
-from providers.base import Finished, ImageProvider, ImageRequest, Progress, Waiting
+from providers.base import Finished, ImageProvider, ImageRequest, Progress, PromptSpec, Waiting
 from providers.errors import (
     ErrorClass,
     ErrorKind,
@@ -313,7 +315,7 @@ class Actor:
     async def _submit(self, attempt: _Attempt, provider: ImageProvider) -> Finished | base.Accepted:
         run = attempt.run
         self._report(attempt, None, Stage.SUBMITTING)
-        spec = run.spec
+        spec = self._spec(run, provider)
         inputs = (await self._gallery.previous(spec.previous_image),) if spec.previous_image else ()
         request = ImageRequest(run.id, run.model, spec, inputs, self._callbacks.of(run, provider))
         provider.check(request)
@@ -326,6 +328,13 @@ class Actor:
         call = self._in_time(provider.submit(request, hear), provider, billing_ambiguous=True)
         # A call that lasts is a picture in the making, whether or not the maker tells how far it is.
         return await self._lasting(attempt, Stage.GENERATING, call)
+
+    def _spec(self, run: Run, provider: ImageProvider) -> PromptSpec:
+        """What is asked for; as far as a maker can take it that it was not meant for."""
+        if (run.provider, run.model) not in run.fallbacks:
+            return run.spec
+        fitting = fallback.fitted(provider, self._registry.resolve(run.provider, run.model)[1], run.spec)
+        return fitting[0] if fitting is not None else run.spec
 
     async def _poll(self, attempt: _Attempt, provider: ImageProvider, remote_id: str) -> Finished | Waiting:
         attempt.stage = Stage.WAITING
@@ -375,7 +384,7 @@ class Actor:
         anew = error.ended and attempt.run.remote_id is not None
         # Each job that is taken clears `failures`; what bounds jobs that end badly is the number of attempts.
         if not isinstance(decision, Retry) or (anew and attempt.run.attempt >= self.policy.max_attempts):
-            return await self._fail(attempt, told)
+            return await self._fall_back(attempt, told)
         return await self._try_again(attempt, told, self._after(decision.after_s), anew=anew)
 
     async def _refused_attempt(self, attempt: _Attempt, error: ProviderError) -> Next:
@@ -383,7 +392,7 @@ class Actor:
         first = attempt.run.started_at or attempt.run.created_at
         waited_s = (self._clock() - first).total_seconds()
         if waited_s > self.policy.refusals_limit_s:
-            return await self._fail(attempt, rules.too_busy(attempt.label, waited_s, attempt.stage))
+            return await self._fall_back(attempt, rules.too_busy(attempt.label, waited_s, attempt.stage))
         if self._places is None:
             resume_at = self._after(self.policy.base_s if error.retry_after_s is None else error.retry_after_s)
         else:
@@ -403,6 +412,25 @@ class Actor:
         self._report(attempt, None, Stage.WAITING if attempt.run.remote_id else Stage.QUEUED)
         await self._gallery.forget(attempt.preview_keys)
         return Later(resume_at, waits=attempt.run.waits)
+
+    async def _fall_back(self, attempt: _Attempt, error: RunError) -> Next:
+        """Turn to the next maker that can and may; the run has failed where there is none."""
+        run = attempt.run
+        asked = (run.provider, run.model)
+        for event in (
+            fallback.steps(asked, run.fallbacks, run.spec, error, self._registry) if fallback.helps(error) else ()
+        ):
+            try:
+                await self._record(attempt, event)
+            except BudgetExceeded as no_room:
+                self._log("fallback_without_budget", attempt, provider=event.provider, reason=no_room.scope)
+                continue
+            self._log("run_fell_back", attempt, provider=event.provider, reason=error.code, level=logging.WARNING)
+            self._answers.pop(run.id, None)
+            self._report(attempt, None, Stage.QUEUED)
+            await self._gallery.forget(attempt.preview_keys)
+            return Later(self._after(0.0), waits=attempt.run.waits)
+        return await self._fail(attempt, error)
 
     async def _fail(self, attempt: _Attempt, error: RunError) -> Next:
         await self._record(attempt, Failed(error))

@@ -13,8 +13,6 @@ from docket import Docket
 from docket.dependencies import Perpetual
 from redis.exceptions import RedisError
 
-from jobs.run import Run
-
 logger = logging.getLogger(__name__)
 
 UNREACHABLE: Final = (RedisError, OSError, TimeoutError)
@@ -110,29 +108,21 @@ class JobQueue:
         """Stop the job of a run whose cancel is committed, wherever it is, and have its maker told."""
         return await self._bounded(self._cancel(run_id), "cancel_lost", run_id)
 
-    async def drop(self, run_id: str) -> bool:
-        """Take the job of a run out that was cancelled before anybody began it."""
-        return await self._bounded(self.docket.cancel(run_id), "cancel_lost", run_id)
-
-    async def cancel_many(
-        self, cancelled: Sequence[tuple[Run, Run]], cancel: Callable[[str], Awaitable[bool]] | None = None
-    ) -> None:
-        """As `cancel`, for many runs as they were before and are now; so many at once, all in bounded time.
-
-        One that nobody began is only taken out of the queue: there is no attempt to stop, and no maker to tell.
+    async def cancel_many(self, run_ids: Sequence[str], cancel: Callable[[str], Awaitable[bool]] | None = None) -> None:
+        """As `cancel`, for many runs that were begun; so many at once, each in bounded time.
 
         Args:
-            cancelled: Their cancel is committed.
-            cancel: Stops one that was begun; by default `cancel`.
+            run_ids: Their cancel is committed.
+            cancel: Stops one; by default `cancel`.
 
         """
         turns = asyncio.Semaphore(CANCELS_AT_ONCE)
 
-        async def stop(before: Run) -> None:
+        async def stop(run_id: str) -> None:
             async with turns:
-                await ((cancel or self.cancel)(before.id) if before.attempt else self.drop(before.id))
+                await (cancel or self.cancel)(run_id)
 
-        await asyncio.gather(*(stop(before) for before, _ in cancelled))
+        await asyncio.gather(*map(stop, run_ids))
 
     async def _add(self, run_id: str, when: dt.datetime | None) -> None:
         await self.docket.add(self._advance, when=when, key=run_id)(run_id)

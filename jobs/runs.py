@@ -40,6 +40,7 @@ from jobs.policy import deadline_passed, worker_lost
 from jobs.reading import RunReader, first_run, of_node, utcnow
 from jobs.records import RunEvent, changed_columns, event_columns, image_columns, run_columns, run_from_row
 from jobs.requests import UNSET, Requested, RunRequest, Unset, first_steps, key_in_batch
+from jobs.restoring import restore
 from jobs.run import Run, applied, changes_node, node_patch, parked, resumed
 from jobs.state import (
     Accepted,
@@ -128,6 +129,25 @@ class Runs(RunReader):
             if answer.created:
                 self._hint(answer.run.workflow_id, answer.run.id)
         return answers
+
+    async def restore(self, run_id: str, by: Mapping[str, str]) -> Requested:
+        """Commit that the node of an earlier run shows its pictures again, as a run of its own; see `jobs.restoring`.
+
+        Raises:
+            RunNotFound, NothingToUse, RunActive: As `jobs.restoring.restore`.
+
+        """
+
+        def write(connection: sa.Connection) -> Requested:
+            restored = restore(connection, run_id, by, self._clock())
+            if restored.created:
+                self._show(connection, restored.run)
+            return restored
+
+        restored = await self._transactions.run(write)
+        if restored.created:
+            self._hint(restored.run.workflow_id, restored.run.id)
+        return restored
 
     async def begin_attempt(self, run_id: str, worker: str, *, placed: bool = False) -> Run | None:
         """Commit that a worker works on the run from now on.

@@ -135,9 +135,11 @@ class Worker:
         self._dispatcher.poke()
         return taken
 
-    async def cancel_many(self, cancelled: Sequence[tuple[Run, Run]]) -> None:
+    async def cancel_many(self, run_ids: Sequence[str]) -> None:
         """See `JobQueue.cancel_many`."""
-        await self.queue.cancel_many(cancelled, self.cancel)
+        await self.queue.cancel_many(run_ids, self.cancel)
+        # The places of those that nobody began are free, too.
+        self._dispatcher.poke()
 
     async def __aenter__(self) -> Self:
         try:

@@ -30,6 +30,7 @@ from server.routes import (
     health,
     images,
     jobs,
+    money,
     page,
     providers,
     runs,
@@ -46,6 +47,7 @@ OPERATIONS: Final = (
     *canvas.OPERATIONS,
     *runs.OPERATIONS,
     *control.OPERATIONS,
+    *money.OPERATIONS,
     *jobs.OPERATIONS,
     *events.OPERATIONS,
     *canvas_events.OPERATIONS,
@@ -115,7 +117,7 @@ def _cors(settings: Settings) -> list[Middleware]:
         Middleware(
             CORSMiddleware,
             allow_origins=settings.cors_origins,
-            allow_methods=("GET", "POST", "PATCH", "DELETE"),
+            allow_methods=("GET", "POST", "PUT", "PATCH", "DELETE"),
             allow_headers=("Authorization", "Content-Type", IDEMPOTENCY_HEADER, REQUEST_ID_HEADER, "Last-Event-ID"),
             expose_headers=(REQUEST_ID_HEADER, "Location", "WWW-Authenticate"),
         )

@@ -1,8 +1,9 @@
 """Steering many runs at once."""
 
+import asyncio
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from jobs.queue import JobQueue
@@ -49,17 +50,33 @@ class Control:
         self._limit_s = limit_s
 
     async def cancel(self, selection: Selection, by: Mapping[str, str]) -> Cancelling:
-        """Cancel every run of the selection that has not ended: each as if it were cancelled alone."""
+        """Cancel every run of the selection that has not ended: each as if it were cancelled alone.
+
+        What waits goes first, so that no place that becomes free is given to a run that is about to be cancelled.
+        """
         done = Cancelling()
         until = time.monotonic() + self._limit_s
+        async with asyncio.TaskGroup() as stops:
+            for part in [selection] if selection.waiting else [replace(selection, waiting=True), selection]:
+                if not await self._cancel_part(part, by, done, stops, until):
+                    break
+        if time.monotonic() > until:
+            done.remaining = await self._runs.count(selection)
+        return done
+
+    async def _cancel_part(
+        self, part: Selection, by: Mapping[str, str], done: Cancelling, stops: asyncio.TaskGroup, until: float
+    ) -> bool:
+        """Whether there was time for all of it; attempts are stopped while the next are cancelled."""
         after = ""
-        while ids := await self._runs.unfinished_of(selection, CHUNK, after):
+        while ids := await self._runs.unfinished_of(part, CHUNK, after):
             after = ids[-1]
-            cancelled = await self._runs.cancel_many(ids, by, waiting=selection.waiting)
-            await self._jobs.cancel_many(cancelled)
+            cancelled = await self._runs.cancel_many(ids, by, waiting=part.waiting)
+            # One that nobody began has no attempt to stop, and no maker to tell: its place in the queue leads nowhere.
+            begun = [before.id for before, _ in cancelled if before.attempt]
+            stops.create_task(self._jobs.cancel_many(begun))
             done.cancelled += len(cancelled)
             done.run_ids += [run.id for _, run in cancelled][: MAX_TOLD - len(done.run_ids)]
             if time.monotonic() > until:
-                done.remaining = await self._runs.count(selection)
-                break
-        return done
+                return False
+        return True

@@ -16,6 +16,7 @@ ServerError
     +-- ImageNotFound           no picture has this key
     +-- BatchNotFound           no batch has this id
     +-- TooManyStreams          as many event streams are open as there may be
+    +-- BudgetNotFound          there is no such budget
     +-- Unready                 a part that requests depend on does not work now
 """
 
@@ -120,6 +121,13 @@ class BatchNotFound(DoorError):
     def __init__(self, batch_id: str) -> None:
         self.batch_id = batch_id
         super().__init__(f"there is no batch {batch_id!r}")
+
+
+class BudgetNotFound(DoorError):
+    """There is no such budget."""
+
+    def __init__(self, scope: str, key: str, period: str) -> None:
+        super().__init__(f"there is no {period} budget of {scope} {key}".rstrip())
 
 
 class ImageNotFound(DoorError):

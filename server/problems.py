@@ -38,6 +38,7 @@ from providers.errors import BadSignature, InvalidSpec, KeysAway, RequestRefused
 from server.errors import (
     BatchNotFound,
     BodyTooLarge,
+    BudgetNotFound,
     FieldError,
     Forbidden,
     ForbiddenOrigin,
@@ -162,6 +163,7 @@ TABLE: Final[Mapping[type[Exception], Callable[[Any], Problem]]] = {
     InvalidRequest: _invalid,
     InBatch: _in_batch,
     BatchRefused: _in_batch,
+    BudgetNotFound: lambda e: _field("budget-not-found", "key", str(e), 404),
     BatchNotFound: lambda e: _field("batch-not-found", "batchId", str(e), 404),
     ForbiddenOrigin: forbidden_origin,
     Unauthenticated: _unauthenticated,

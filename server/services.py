@@ -22,6 +22,7 @@ from jobs.dispatcher import Dispatcher
 from jobs.queue import JobQueue
 from jobs.run import node_patch
 from jobs.runs import Runs
+from jobs.spending import Spending
 from jobs.storage import DiskStore
 from jobs.timeline import Timeline
 from jobs.worker import Worker
@@ -63,6 +64,7 @@ class Services:
     dispatcher: Dispatcher
     orders: Orders
     control: Control
+    spending: Spending
     signals: RunSignals
     news: RunNews
     metrics: Metrics

@@ -1,7 +1,7 @@
 """A process with doors, rooms and projector; with `works`, it works on runs as well."""
 
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from typing import Final
@@ -11,13 +11,17 @@ from crdt.catalog import Catalog
 from crdt.journal import Journal
 from crdt.redis_bus import RedisBus
 from crdt.rooms import RoomLimits, Rooms
+from jobs.fallback import Maker
 from jobs.projector import Projector
 from jobs.queue import JobQueue
+from jobs.spending import Spending
 from jobs.timeline import Timeline
 from providers.addresses import AllowList
+from providers.errors import ImageMakingError
 from server.closings import Closings
 from server.control import Control
 from server.crowd import Crowd
+from server.errors import BadSettings
 from server.ground import Ground
 from server.metrics import Metrics
 from server.news import RunNews
@@ -89,6 +93,7 @@ async def start_web(ground: Ground, *, works: bool) -> AsyncIterator[Running]:
             webhooks=webhooks,
             orders=orders,
             control=Control(runs, jobs),
+            spending=Spending(ground.engine),
             signals=signals,
             news=news,
             metrics=metrics,
@@ -106,6 +111,22 @@ async def _enter_bus(stack: AsyncExitStack, ground: Ground) -> Bus:
     if ground.redis_url is None:
         return MemoryBus()
     return await stack.enter_async_context(RedisBus(ground.redis_url, ground.process_id))
+
+
+def _follows(ground: Ground) -> Mapping[str, Maker]:
+    """Who is asked when a provider cannot.
+
+    Raises:
+        BadSettings: One of them is not configured.
+
+    """
+    registry = ground.registry
+    given = ground.settings.fallbacks
+    try:
+        follows = {registry.get(name).name: registry.resolve(*maker) for name, maker in given.items()}
+    except ImageMakingError as error:
+        raise BadSettings(f"DARKROOM_FALLBACKS: {error}") from error
+    return {name: (provider.name, model.id) for name, (provider, model) in follows.items()}
 
 
 def _limits(ground: Ground) -> RoomLimits:

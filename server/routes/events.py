@@ -31,6 +31,7 @@ RETRY_MS: Final = 2_000
 _STATUS_AFTER: Final[Mapping[str, Status]] = {
     "requested": Status.PENDING,
     "completed": Status.COMPLETED,
+    "restored": Status.COMPLETED,
     "failed": Status.FAILED,
     "cancelled": Status.CANCELLED,
 }

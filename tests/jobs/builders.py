@@ -2,7 +2,7 @@
 
 import asyncio
 import datetime as dt
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -339,7 +339,8 @@ async def studio(engine: AsyncEngine, root: Path, provider: FakeProvider, **opti
     dispatcher = Dispatcher(runs, options.pop("limits", None) or Limits({}), me=me.id)
     places = dispatcher if options.pop("turns", False) else None
     options = {"sleep": slept, "jitter": lambda: 0.5, "places": places, "scratch": root, **options}
-    registry = Registry([provider, *options.pop("others", ())], None, None)
+    more: Sequence[FakeProvider] = (*options.pop("others", ()), *options.pop("more", ()))
+    registry = Registry([provider, *more], provider.name, None)
     async with ImageWorkshop() as workshop:
         actor = Actor(runs, registry, workshop, store, reports, fetch, me.id, policy, **options)
         yield Studio(engine, runs, hints, provider, store, reports, slept, actor, me, dispatcher)
