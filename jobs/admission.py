@@ -23,6 +23,8 @@ RECENT_S: Final = 60.0
 MOST: Final = 1_000
 """Runs that one look considers: the first of every line, then the second, and so on."""
 LOCK_LIMIT_S: Final = 5
+HORIZON_S: Final = 0.25
+"""A moment is given away so long before it comes: time for the run to reach its worker."""
 _LOCK: Final = 0x6461726B  # "dark": one number for every process of this database.
 
 WAITS: Final = sa.and_(
@@ -43,6 +45,11 @@ class Look:
     held: Held
     living: tuple[str, ...]
     now: dt.datetime
+
+    @property
+    def limits_hold(self) -> bool:
+        """Whether a limit or a pause may keep runs waiting that `waiting` does not even show."""
+        return bool(self.held.pauses or _possible(self))
 
 
 async def lock(connection: AsyncConnection) -> dt.datetime:
@@ -116,6 +123,16 @@ async def waiting(
     return [_waiting(row) for row in await connection.execute(query)]
 
 
+def held(look: Look, one: Waiting) -> str | None:
+    """What keeps a run waiting besides those before it: "paused", "rate_limit" or "limit"."""
+    pause = look.held.of(one.provider, one.canvas)
+    if pause is not None:
+        return pause.held
+    desk = look.desk
+    full = desk.full(one.provider) or desk.full(f"{one.provider}:{one.model}")
+    return "limit" if full or desk.earliest(one) > desk.now + HORIZON_S else None
+
+
 async def admit(connection: AsyncConnection, grants: Sequence[Grant], look: Look, *, contended: bool) -> list[Grant]:
     """Commit places for these runs; returns those that still wanted one.
 
@@ -172,6 +189,12 @@ async def reserve_again(connection: AsyncConnection, run: Run, look: Look, horiz
     await connection.execute(sa.update(runs).where(mine).values(start_at=moment(start)))
     await connection.execute(sa.insert(admissions), _rows(Grant(one, start), look.desk.limits))
     return start
+
+
+async def overdue(connection: AsyncConnection, now: dt.datetime) -> list[str]:
+    """Ids of runs whose deadline has passed."""
+    late = sa.and_(runs.c.status.in_(UNFINISHED), runs.c.deadline_at <= now)
+    return list((await connection.execute(sa.select(runs.c.id).where(late).limit(MOST))).scalars())
 
 
 async def forget(connection: AsyncConnection, limits: Limits, now: dt.datetime) -> None:

@@ -26,6 +26,7 @@ from jobs.liveness import Liveness, WorkerIdentity
 from jobs.progress import Reporter, Send
 from jobs.projector import Projector
 from jobs.runs import Runs
+from jobs.standing import Standing
 from jobs.storage import DiskStore
 from jobs.worker import Pace, Worker
 from providers.base import ImageProvider
@@ -120,7 +121,7 @@ async def start(
         images = parts.images(images_folder, settings.public_url)
         fetch = partial(fetch_image, allow=settings.fetch_allow)
         report = _report(rooms, signals)
-        dispatcher = Dispatcher(runs, settings.limits, me=me.id)
+        dispatcher = Dispatcher(runs, settings.limits, me=me.id, standing=Standing(report, me.id))
         actor = Actor(runs, registry, workshop, images, Reporter(report), fetch, me.id, places=dispatcher)
         queue = _queue(settings, process_id)
         worker = Worker(queue, runs, actor, dispatcher, liveness=Liveness(engine, me), pace=_PACE)
