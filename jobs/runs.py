@@ -81,6 +81,16 @@ class Runs(RunReader):
             self._hint(requested.run.workflow_id, requested.run.id)
         return requested
 
+    async def known(self, request: RunRequest) -> Run | None:
+        """The run that an equal request made before.
+
+        Raises:
+            IdempotencyConflict: The key was used with another body.
+
+        """
+        async with self.reading() as connection:
+            return await _known(connection, request)
+
     async def begin_attempt(self, run_id: str, worker: str, *, placed: bool = False) -> Run | None:
         """Commit that a worker works on the run from now on.
 

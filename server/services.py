@@ -17,6 +17,7 @@ from crdt.errors import RoomUnavailable
 from crdt.json import Json
 from crdt.room import Room
 from crdt.rooms import Rooms
+from jobs.control import QueueControl
 from jobs.dispatcher import Dispatcher
 from jobs.run import node_patch
 from jobs.runs import Runs
@@ -53,6 +54,7 @@ class Services:
     images_folder: Path
     worker: Worker
     dispatcher: Dispatcher
+    control: QueueControl
     orders: Orders
     signals: RunSignals
     metrics: Metrics

@@ -20,6 +20,7 @@ from crdt.json import Json
 from crdt.rooms import RoomLimits, Rooms
 from crdt.store import SqlStore
 from jobs.actor import Actor
+from jobs.control import QueueControl
 from jobs.dispatcher import Dispatcher
 from jobs.images import ImageWorkshop
 from jobs.liveness import Liveness, WorkerIdentity
@@ -126,7 +127,8 @@ async def start(
         queue = _queue(settings, process_id)
         worker = Worker(queue, runs, actor, dispatcher, liveness=Liveness(engine, me), pace=_PACE)
         catalog = Catalog(engine, store)
-        orders = Orders(catalog, rooms, runs, registry, worker, dispatcher, metrics)
+        control = QueueControl(runs, dispatcher, settings.max_queue, settings.max_queue_per_person)
+        orders = Orders(catalog, rooms, runs, registry, worker, control, metrics)
         projector = Projector(rooms, runs, orders.ask, workshop, images, vouched=settings.secret is not None)
         rooms.listener = projector
         await rooms.start()
@@ -153,6 +155,7 @@ async def start(
             images_folder=images_folder,
             worker=worker,
             dispatcher=dispatcher,
+            control=control,
             orders=orders,
             signals=signals,
             metrics=metrics,
