@@ -22,6 +22,8 @@ RECENT_S: Final = 60.0
 MOST: Final = 1_000
 """Runs that one look considers: the first of every line, then the second, and so on."""
 LOCK_LIMIT_S: Final = 5
+HORIZON_S: Final = 0.25
+"""A moment is given away so long before it comes: time for the run to reach its worker."""
 _LOCK: Final = 0x6461726B  # "dark": one number for every process of this database.
 
 WAITS: Final = sa.and_(
@@ -42,6 +44,11 @@ class Look:
     held: Held
     living: tuple[str, ...]
     now: dt.datetime
+
+    @property
+    def limits_hold(self) -> bool:
+        """Whether a limit or a pause may keep runs waiting that `waiting` does not even show."""
+        return bool(self.held.pauses or _possible(self))
 
 
 def lock(connection: sa.Connection) -> dt.datetime:
@@ -115,6 +122,16 @@ def waiting(
     return [_waiting(row) for row in connection.execute(query)]
 
 
+def held(look: Look, one: Waiting) -> str | None:
+    """What keeps a run waiting besides those before it: "paused", "rate_limit" or "limit"."""
+    pause = look.held.of(one.provider, one.canvas)
+    if pause is not None:
+        return pause.held
+    desk = look.desk
+    full = desk.full(one.provider) or desk.full(f"{one.provider}:{one.model}")
+    return "limit" if full or desk.earliest(one) > desk.now + HORIZON_S else None
+
+
 def admit(connection: sa.Connection, grants: Sequence[Grant], look: Look, *, contended: bool) -> list[Grant]:
     """Commit places for these runs; returns those that still wanted one.
 
@@ -171,6 +188,12 @@ def reserve_again(connection: sa.Connection, run: Run, look: Look, horizon_s: fl
     connection.execute(sa.update(runs).where(mine).values(start_at=moment(start)))
     connection.execute(sa.insert(admissions), _rows(Grant(one, start), look.desk.limits))
     return start
+
+
+def overdue(connection: sa.Connection, now: dt.datetime) -> list[str]:
+    """Ids of runs whose deadline has passed."""
+    late = sa.and_(runs.c.status.in_(UNFINISHED), runs.c.deadline_at <= now)
+    return list((connection.execute(sa.select(runs.c.id).where(late).limit(MOST))).scalars())
 
 
 def forget(connection: sa.Connection, limits: Limits, now: dt.datetime) -> None:

@@ -20,7 +20,7 @@ from typing import Final, Protocol
 import sqlalchemy as sa
 
 from jobs import admission
-from jobs.admission import WAITS, Look, moment
+from jobs.admission import HORIZON_S, WAITS, Look, moment
 from jobs.errors import QueueAway
 from jobs.limits import Limits
 from jobs.liveness import LEASE_S, database_now
@@ -28,13 +28,12 @@ from jobs.outage import Patience, outlast
 from jobs.pauses import refuse
 from jobs.run import Run
 from jobs.runs import Runs
+from jobs.standing import Standing
 from jobs.trouble import log_trouble
 from jobs.turns import Choice, choose
 
 logger = logging.getLogger(__name__)
 
-HORIZON_S: Final = 0.25
-"""A moment is given away so long before it comes: time for the run to reach its worker."""
 LIMIT_S: Final = 20.0
 """Time one look may take: behind a black hole it never answers."""
 MAX_UNQUEUED: Final = 10_000
@@ -45,6 +44,9 @@ class Queue(Protocol):
 
     async def enqueue_many(self, jobs: Sequence[tuple[str, dt.datetime | None]]) -> bool:
         """See `JobQueue.enqueue_many`."""
+
+    async def cancel(self, run_id: str) -> bool:
+        """See `JobQueue.cancel`."""
 
 
 class Places(Protocol):
@@ -84,18 +86,20 @@ class Dispatcher:
         limits: Of makers and models.
         me: Id of the worker of this process; a process without one looks only when it is poked.
         rhythm: How often it looks.
+        standing: Tells rooms what place their runs have; None tells nobody.
         lease_s: Seconds without a beat after which a worker's places do not count.
         jitter: Draws from [0, 1).
 
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - its seams
         self,
         runs: Runs,
         limits: Limits | None = None,
         *,
         me: str | None = None,
         rhythm: Rhythm | None = None,
+        standing: Standing | None = None,
         lease_s: float = LEASE_S,
         jitter: Callable[[], float] = random.random,
     ) -> None:
@@ -103,6 +107,7 @@ class Dispatcher:
         self._runs = runs
         self._me = me
         self._rhythm = rhythm or Rhythm()
+        self._standing = standing
         self._lease_s = lease_s
         self._jitter = jitter
         self._wanted = False
@@ -158,8 +163,8 @@ class Dispatcher:
         if seen.held.next_end is not None:
             self._poke_at(seen.held.next_end, seen.now)
         ended = time.monotonic()
-        self._left = choice.left
-        if choice.left:
+        self._left = choice.left or seen.limits_hold
+        if self._left:
             self._not_before = ended + min((ended - began) * self._rhythm.rest, self._rhythm.tick_s)
         await self._hand_over(granted)
         return len(granted)
@@ -244,6 +249,7 @@ class Dispatcher:
             await self._until_wanted()
             try:
                 await self.look()
+                await self._tell_places()
                 await self._forget_sometimes()
             except Exception as error:  # noqa: BLE001 - the edge of a task that must not end
                 log_trouble(logger, "look_failed", error)
@@ -267,11 +273,43 @@ class Dispatcher:
         if self._unqueued:
             return True
         try:
-            async with asyncio.timeout(LIMIT_S), self._runs.reading() as connection:
-                return bool((await connection.execute(sa.select(sa.exists().where(WAITS)))).scalar_one())
+            async with asyncio.timeout(LIMIT_S):
+                await self.end_overdue()
+                async with self._runs.reading() as connection:
+                    return bool((await connection.execute(sa.select(sa.exists().where(WAITS)))).scalar_one())
         except Exception as error:  # noqa: BLE001 - as above
             log_trouble(logger, "look_failed", error)
             return False
+
+    def took(self, provider: str, seconds: float) -> None:
+        """Learn how long a run of a maker took, for estimates."""
+        if self._standing is not None:
+            self._standing.took(provider, seconds)
+
+    async def _tell_places(self) -> None:
+        standing = self._standing
+        if standing is None or not self._left or not standing.due:
+            return
+
+        def tell(connection: sa.Connection) -> None:
+            now = database_now(connection)
+            standing.tell(connection, admission.look(connection, self.limits, now, self._lease_s))
+
+        async with asyncio.timeout(LIMIT_S), self._runs.reading() as connection:
+            await connection.run_sync(tell)
+
+    async def end_overdue(self) -> int:
+        """Fail the runs whose deadline has passed, wherever they are; returns how many."""
+        async with self._runs.reading() as connection:
+            overdue = await connection.run_sync(admission.overdue, dt.datetime.now(dt.UTC))
+        ended = 0
+        for run_id in overdue:
+            if await self._runs.expire(run_id) is not None and self._queue is not None:
+                ended += 1
+                await self._queue.cancel(run_id)
+        if ended:
+            self.poke()
+        return ended
 
     async def _forget_sometimes(self) -> None:
         if self._me is None or time.monotonic() < self._forgot_at + self._rhythm.forget_s:

@@ -149,6 +149,16 @@ class Runs(RunReader):
             self._hint(restored.run.workflow_id, restored.run.id)
         return restored
 
+    async def known(self, request: RunRequest) -> Run | None:
+        """The run that an equal request made before.
+
+        Raises:
+            IdempotencyConflict: The key was used with another body.
+
+        """
+        async with self.reading() as connection:
+            return await connection.run_sync(_known, request)
+
     async def begin_attempt(self, run_id: str, worker: str, *, placed: bool = False) -> Run | None:
         """Commit that a worker works on the run from now on.
 

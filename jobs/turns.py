@@ -161,6 +161,7 @@ def choose(waiting: Iterable[Waiting], desk: Desk, horizon_s: float) -> Choice:
     grants: list[Grant] = []
     next_at: float | None = None
     left = False
+    too_early: set[tuple[str, str, int]] = set()
     while heap:
         known, key = heapq.heappop(heap)
         line = lines[key]
@@ -177,8 +178,12 @@ def choose(waiting: Iterable[Waiting], desk: Desk, horizon_s: float) -> Choice:
         if desk.taken[party] >= desk.share or desk.full(provider) or desk.full(f"{provider}:{model}"):
             left = True
             continue
+        kind = (provider, model, head.images)
+        if kind in too_early:
+            continue
         start = desk.earliest(head)
         if start > desk.now + horizon_s:
+            too_early.add(kind)
             next_at = start if next_at is None else min(next_at, start)
             left = True
             continue

@@ -58,7 +58,11 @@ class Pace:
 @dataclass(frozen=True, slots=True)
 class _Hold:
     task: asyncio.Task[Any]
-    attempt: int | None
+    run: Run | None
+
+    @property
+    def attempt(self) -> int | None:
+        return self.run.attempt if self.run is not None else None
 
 
 class Worker:
@@ -212,7 +216,7 @@ class Worker:
         self._held[run_id] = _Hold(task, None)
 
         def began(run: Run) -> None:
-            self._held[run_id] = _Hold(task, run.attempt)
+            self._held[run_id] = _Hold(task, run)
 
         try:
             after = await self._actor.advance(run_id, began)
@@ -221,8 +225,10 @@ class Worker:
             log_trouble(logger, "attempt_broken", error, run_id=run_id)
             return Next(self._clock() + dt.timedelta(seconds=self._pace.trouble_s))
         finally:
-            del self._held[run_id]
+            run = self._held.pop(run_id).run
             self._dispatcher.freed()
+        if isinstance(after, Done) and run is not None and run.started_at is not None:
+            self._dispatcher.took(run.provider, (self._clock() - run.started_at).total_seconds())
         return await self._after(run_id, after)
 
     async def _after(self, run_id: str, after: Done | Later) -> Next:

@@ -30,6 +30,7 @@ from jobs.liveness import Liveness, WorkerIdentity, alive_until
 from jobs.progress import Reporter, Send
 from jobs.runs import Runs
 from jobs.settlement import Callbacks
+from jobs.standing import Standing
 from jobs.storage import DiskStore
 from jobs.worker import Worker
 from providers.base import ImageProvider
@@ -110,9 +111,18 @@ class Ground:
         address, allow = settings.public_url, settings.fetch_allow
         return Webhooks(self.registry, runs, app_url=address, secrets=secrets, allow=allow)
 
-    def make_dispatcher(self, runs: Runs, *, works: bool) -> Dispatcher:
-        """What gives runs their places at makers; where no run is worked on, it looks only when it is poked."""
-        return Dispatcher(runs, self.settings.limits, me=self.me.id if works else None)
+    def make_dispatcher(self, runs: Runs, report: Send | None) -> Dispatcher:
+        """What gives runs their places at makers.
+
+        Args:
+            runs: The truth.
+            report: Tells rooms of the places; None where no run is worked on: there it looks only when it is poked.
+
+        """
+        if report is None:
+            return Dispatcher(runs, self.settings.limits)
+        me = self.me.id
+        return Dispatcher(runs, self.settings.limits, me=me, standing=Standing(report, me))
 
     def make_worker(self, runs: Runs, report: Send, dispatcher: Dispatcher, webhooks: Webhooks) -> Worker:
         """What works on runs in this process."""

@@ -11,8 +11,8 @@ from crdt.errors import NodeNotFound
 from crdt.json import Json
 from crdt.rooms import Rooms
 from jobs import fallback
-from jobs.dispatcher import Dispatcher
-from jobs.errors import BatchRefused, BudgetExceeded, IntentRefused, RunActive, RunNotFound
+from jobs.control import QueueControl
+from jobs.errors import BatchRefused, BudgetExceeded, IntentRefused, QueueFull, RunActive, RunNotFound
 from jobs.fallback import Maker
 from jobs.intents import CancelIntent, Intent
 from jobs.queue import JobQueue
@@ -59,6 +59,8 @@ class Order:
     parent_id: str | None = None
     batch_id: str | None = None
     fallbacks: Sequence[tuple[str, str | None]] | None = None
+    priority: int = 0
+    deadline_s: float | None = None
 
 
 class Orders:
@@ -70,7 +72,7 @@ class Orders:
         runs: The truth.
         registry: The makers.
         jobs: Works on runs, or gives them to those who do.
-        dispatcher: Gives runs their places at makers.
+        queue: Says whether there is room for more, and has the runs looked at.
         metrics: Where requests are counted.
         follows: Who is asked when a maker cannot, where an order does not say.
         allow: Addresses that outgoing calls may reach besides public ones.
@@ -84,7 +86,7 @@ class Orders:
         runs: Runs,
         registry: Registry,
         jobs: Worker | JobQueue,
-        dispatcher: Dispatcher,
+        queue: QueueControl,
         metrics: Metrics,
         allow: AllowList = AllowList(),  # noqa: B008 - frozen
         *,
@@ -96,7 +98,7 @@ class Orders:
         self._runs = runs
         self._registry = registry
         self._jobs = jobs
-        self._dispatcher = dispatcher
+        self._queue = queue
         self._metrics = metrics
         self._allow = allow
 
@@ -107,6 +109,7 @@ class Orders:
             WorkflowNotFound, NodeNotFound: There is no such place.
             InvalidRequest, InvalidSpec, RequestRefused, UnknownProvider, UnknownModel: It cannot be made as asked.
             StaleRequest, RunActive, IdempotencyConflict: The node has moved on, or the key is taken.
+            QueueFull: Too many wait.
 
         """
         return await self._submit(await self.prepare(order))
@@ -130,11 +133,12 @@ class Orders:
                 twice = InvalidRequest([FieldError("nodeId", "is named twice in this batch")])
                 raise InBatch(index, twice)
             seen.add(place)
+        await self._room_for(requests)
         requested = await self._request_many(requests)
         made = [answer.run for answer in requested if answer.created]
         for run in made:
             self._metrics.run_requested(run.provider)
-        self._dispatcher.poke()
+        self._queue.dispatcher.poke()
         return [answer.run for answer in requested]
 
     async def retry(self, run_id: str, changes: Order) -> Requested:
@@ -168,6 +172,7 @@ class Orders:
             metadata=run.metadata,
             webhook_url=run.webhook_url,
             parent_id=run.id,
+            priority=run.priority,
         )
         return await self.start(order)
 
@@ -246,6 +251,8 @@ class Orders:
             batch_id=order.batch_id,
             estimate_usd_micros=None if price is None else price.usd_micros,
             fallbacks=self._fallbacks(order, (provider.name, model.id)),
+            priority=order.priority,
+            deadline_s=order.deadline_s,
         )
 
     def price(self, request: RunRequest) -> Estimate | None:
@@ -269,10 +276,30 @@ class Orders:
         return found.name, info.id
 
     async def _submit(self, request: RunRequest) -> Requested:
+        known = await self._room_for([request])
+        if known is not None:
+            return Requested(known, created=False)
         requested = await self._request(request)
         if requested.created:
-            self._dispatcher.poke()
+            self._queue.dispatcher.poke()
         return requested
+
+    async def _room_for(self, requests: Sequence[RunRequest]) -> Run | None:
+        """Check that the queue takes these; a full one still knows what it took before: the run of the first.
+
+        Raises:
+            QueueFull: It takes no more.
+
+        """
+        first = requests[0]
+        try:
+            await self._queue.admit(first.requested_by.get("id"), first.workflow_id, len(requests))
+        except QueueFull:
+            known = await self._runs.known(first)
+            if known is None:
+                raise
+            return known
+        return None
 
     async def _request(self, request: RunRequest) -> Requested:
         while True:

@@ -28,6 +28,8 @@ from jobs.errors import (
     DatabaseAway,
     IdempotencyConflict,
     NothingToUse,
+    NotWaiting,
+    QueueFull,
     RunActive,
     RunNotFound,
     StaleRequest,
@@ -194,6 +196,8 @@ TABLE: Final[Mapping[type[Exception], Callable[[Any], Problem]]] = {
     BudgetExceeded: _budget_exceeded,
     NothingToUse: lambda e: _field("nothing-to-use", "runId", str(e), 409),
     IdempotencyConflict: lambda e: _field("idempotency-conflict", "Idempotency-Key", str(e)),
+    QueueFull: lambda e: Problem("queue-full", 429, str(e), headers={"Retry-After": f"{e.retry_after_s:.0f}"}),
+    NotWaiting: lambda e: replace(_field("not-waiting", "jobId", str(e), 409), extra={"current": job_record(e.run)}),
     BadKey: lambda e: _field("image-not-found", "key", f"there is no image {e.key!r}", 404),
     StorageUnavailable: lambda _: Problem(
         "unavailable", 503, "The image store does not answer now. Try again shortly."

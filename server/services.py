@@ -18,6 +18,7 @@ from crdt.json import Json
 from crdt.room import Room
 from crdt.rooms import Rooms
 from jobs.calls import Calls
+from jobs.control import QueueControl
 from jobs.dispatcher import Dispatcher
 from jobs.queue import JobQueue
 from jobs.run import node_patch
@@ -62,6 +63,7 @@ class Services:
     images_folder: Path
     jobs: Worker | JobQueue
     dispatcher: Dispatcher
+    queue: QueueControl
     orders: Orders
     control: Control
     spending: Spending

@@ -11,6 +11,7 @@ from crdt.catalog import Catalog
 from crdt.journal import Journal
 from crdt.redis_bus import RedisBus
 from crdt.rooms import RoomLimits, Rooms
+from jobs.control import QueueControl
 from jobs.fallback import Maker
 from jobs.projector import Projector
 from jobs.queue import JobQueue
@@ -56,12 +57,12 @@ async def start_web(ground: Ground, *, works: bool) -> AsyncIterator[Running]:
         news = RunNews(rooms, bus, signals, ground.accounts, caller.poke if caller is not None else lambda: None)
         runs = ground.make_runs(news.hint)
         webhooks = ground.make_webhooks(runs)
-        dispatcher = ground.make_dispatcher(runs, works=works)
+        dispatcher = ground.make_dispatcher(runs, news.report if works else None)
         jobs = ground.make_worker(runs, news.report, dispatcher, webhooks) if works else JobQueue(ground.queue_url)
         catalog = Catalog(ground.engine, store)
-        orders = Orders(
-            catalog, rooms, runs, ground.registry, jobs, dispatcher, metrics, AllowList.parse(settings.fetch_allow)
-        )
+        queue = QueueControl(runs, dispatcher, settings.max_queue, settings.max_queue_per_person)
+        allow, follows = AllowList.parse(settings.fetch_allow), _follows(ground)
+        orders = Orders(catalog, rooms, runs, ground.registry, jobs, queue, metrics, allow, follows=follows)
         projector = Projector(
             rooms, runs, orders.ask, ground.workshop, ground.images, vouched=settings.secret is not None
         )
@@ -88,6 +89,7 @@ async def start_web(ground: Ground, *, works: bool) -> AsyncIterator[Running]:
             images_folder=ground.images_folder,
             jobs=jobs,
             dispatcher=dispatcher,
+            queue=queue,
             calls=calls,
             timeline=Timeline(ground.engine),
             webhooks=webhooks,

@@ -30,6 +30,6 @@ async def start_worker(ground: Ground) -> AsyncIterator[Running]:
         caller = ground.make_caller(ground.make_calls())
         news = DistantNews(ground.process_id, sender, ground.accounts, caller.poke)
         runs = ground.make_runs(news.hint)
-        dispatcher, webhooks = ground.make_dispatcher(runs, works=True), ground.make_webhooks(runs)
+        dispatcher, webhooks = ground.make_dispatcher(runs, news.report), ground.make_webhooks(runs)
         async with caller, ground.make_worker(runs, news.report, dispatcher, webhooks):
             yield Running(ground.engine, ground.metrics, ground.checks(sender, works=True))

@@ -122,7 +122,7 @@ OPERATIONS = (
         "jobs",
         {202: Answer("It will be worked on.", Accepted)},
         bodies=(StartImageJobRequest, BatchRequest),
-        problems=(402, 404, 409),
+        problems=(402, 404, 409, 429),
         idempotent=True,
     ),
     Operation(
@@ -152,7 +152,7 @@ OPERATIONS = (
         "jobs",
         {201: Answer("A new job.", ImageJobRecord), 200: Answer("An equal request made it before.", ImageJobRecord)},
         bodies=(RetryBody,),
-        problems=(402, 404, 409),
+        problems=(402, 404, 409, 429),
         idempotent=True,
     ),
 )

@@ -64,6 +64,7 @@ def order_options(request: Request, body: RetryBody) -> dict[str, Any]:
     }
     if isinstance(body, RunOptions):
         given |= {"metadata": body.metadata or {}, "webhook_url": body.webhook_url}
+        given |= {"priority": body.priority, "deadline_s": body.deadline_s}
     return given
 
 
@@ -85,7 +86,7 @@ OPERATIONS = (
         "jobs",
         {201: Answer("A new job.", ImageJobRecord), 200: Answer("An equal request made it before.", ImageJobRecord)},
         bodies=(RunBody,),
-        problems=(402, 404, 409),
+        problems=(402, 404, 409, 429),
         idempotent=True,
     ),
     Operation(

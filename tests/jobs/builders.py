@@ -336,7 +336,8 @@ async def studio(engine: AsyncEngine, root: Path, provider: FakeProvider, **opti
     store = options.pop("store", None) or DiskStore(root / "pictures", "http://test")
     fetch = options.pop("fetch", no_fetch)
     policy = options.pop("policy", None) or RetryPolicy()
-    dispatcher = Dispatcher(runs, options.pop("limits", None) or Limits({}), me=me.id)
+    standing = options.pop("standing", None)
+    dispatcher = Dispatcher(runs, options.pop("limits", None) or Limits({}), me=me.id, standing=standing)
     places = dispatcher if options.pop("turns", False) else None
     options = {"sleep": slept, "jitter": lambda: 0.5, "places": places, "scratch": root, **options}
     more: Sequence[FakeProvider] = (*options.pop("others", ()), *options.pop("more", ()))
