@@ -110,6 +110,7 @@ class Worker:
         """Set once the first sweep has found what others left behind."""
         self._stack = AsyncExitStack()
         self._stopping = False
+        self._doubt = asyncio.Event()
 
     @property
     def active(self) -> frozenset[str]:
@@ -174,6 +175,10 @@ class Worker:
             for task in (*self._tasks, self._work):
                 task.cancel()
             await self._stack.__aexit__(kind, error, trace)
+
+    def doubt_queue(self) -> None:
+        """The queue was away: it may have come back empty, and jobs meant for it were lost. Sweep everything now."""
+        self._doubt.set()
 
     async def sweep(self, *, everything: bool = False) -> int:
         """Queue every run that has a place and nobody seems to work on, and let go of those that were taken from us.
@@ -268,7 +273,11 @@ class Worker:
                 self.swept.set()
                 if found:
                     logger.info("swept", extra={"action": "swept", "runs": found})
-            await asyncio.sleep(self._pace.trouble_s if everything else self._pace.sweep_s)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._pace.trouble_s if everything else self._pace.sweep_s):
+                    await self._doubt.wait()
+                everything = True
+            self._doubt.clear()
 
     async def _beat_forever(self, liveness: Liveness) -> None:
         while True:

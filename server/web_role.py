@@ -17,6 +17,7 @@ from jobs.projector import Projector
 from jobs.queue import JobQueue
 from jobs.spending import Spending
 from jobs.timeline import Timeline
+from jobs.worker import Worker
 from providers.addresses import AllowList
 from providers.errors import ImageMakingError
 from server.closings import Closings
@@ -67,6 +68,8 @@ async def start_web(ground: Ground, *, works: bool) -> AsyncIterator[Running]:
             rooms, runs, orders.ask, ground.workshop, ground.images, vouched=settings.secret is not None
         )
         rooms.listener, rooms.hints_missed = projector, projector.reconcile_open_rooms
+        if isinstance(jobs, Worker):
+            _sweep_after_outages(bus, jobs)
         await rooms.start()
         stack.push_async_callback(rooms.stop)
         await stack.enter_async_context(projector)
@@ -129,6 +132,17 @@ def _follows(ground: Ground) -> Mapping[str, Maker]:
     except ImageMakingError as error:
         raise BadSettings(f"DARKROOM_FALLBACKS: {error}") from error
     return {name: (provider.name, model.id) for name, (provider, model) in follows.items()}
+
+
+def _sweep_after_outages(bus: Bus, worker: Worker) -> None:
+    to_rooms = bus.changed
+
+    def changed() -> None:
+        to_rooms()
+        if bus.up:
+            worker.doubt_queue()
+
+    bus.changed = changed
 
 
 def _limits(ground: Ground) -> RoomLimits:

@@ -31,5 +31,7 @@ async def start_worker(ground: Ground) -> AsyncIterator[Running]:
         news = DistantNews(ground.process_id, sender, ground.accounts, caller.poke)
         runs = ground.make_runs(news.hint)
         dispatcher, webhooks = ground.make_dispatcher(runs, news.report), ground.make_webhooks(runs)
-        async with caller, ground.make_worker(runs, news.report, dispatcher, webhooks):
+        worker = ground.make_worker(runs, news.report, dispatcher, webhooks)
+        sender.changed = lambda: worker.doubt_queue() if sender.up else None
+        async with caller, worker:
             yield Running(ground.engine, ground.metrics, ground.checks(sender, works=True))
