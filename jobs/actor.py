@@ -76,6 +76,14 @@ class Later:
 Next: TypeAlias = Done | Later
 
 
+Measured: TypeAlias = Callable[[Run, Stage, float, bool], None]
+"""Hears of a stage of a run how many seconds it took and whether it succeeded."""
+
+
+def unmeasured(_run: Run, _stage: Stage, _seconds: float, _succeeded: bool) -> None:  # noqa: FBT001 - a callback
+    """Nobody wants to know."""
+
+
 @dataclass(slots=True)
 class _Attempt:
     """What an attempt at work knows of itself."""
@@ -118,6 +126,7 @@ class Actor:
         sleep: Waits so many seconds.
         stage_after_s: How long a stage lasts before it is worth an event.
         scratch: The folder of files that are being downloaded.
+        measured: Hears how long each stage took and whether it succeeded; see `Measured`.
 
     """
 
@@ -138,6 +147,7 @@ class Actor:
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         stage_after_s: float = 0.5,
         scratch: Path | None = None,
+        measured: Measured = unmeasured,
     ) -> None:
         self.worker_id = worker_id
         self.policy = policy or RetryPolicy()
@@ -148,6 +158,7 @@ class Actor:
         # What makers answered to attempts that failed afterwards: the next one here need not pay again.
         self._answers: dict[str, Finished] = {}
         self._progress = progress
+        self._measured = measured
         self._patience = patience or Patience()
         self._clock = clock
         self._jitter = jitter
@@ -359,6 +370,8 @@ class Actor:
         if stage is not Stage.GENERATING:
             self._report(attempt, None, stage)
         task = asyncio.ensure_future(work)
+        now = asyncio.get_running_loop().time
+        begun = now()
         try:
             done, _ = await asyncio.wait([task], timeout=self._stage_after_s)
             if not done:
@@ -371,7 +384,7 @@ class Actor:
                 task.cancel()
                 await asyncio.wait([task])
             if not task.cancelled():
-                task.exception()
+                self._measured(attempt.run, stage, now() - begun, task.exception() is None)
 
     async def _in_time(self, call: Awaitable[T], provider: ImageProvider, *, billing_ambiguous: bool) -> T:
         try:

@@ -17,6 +17,7 @@ from crdt.canvas import SERVER_KEYS
 from crdt.tables import workflow_nodes, workflows
 from crdt.transactions import Transactions
 from crdt.values import without_data_urls
+from jobs.commits import NotedTransactions, Told, nobody
 from jobs.errors import IdempotencyConflict, RunActive, RunBusy, RunFinished, RunNotFound, StaleAttempt, StaleRequest
 from jobs.ledger import settle
 from jobs.liveness import LEASE_S, WorkerIdentity, alive_until
@@ -46,10 +47,11 @@ class Runs(RunReader):
         me: The worker of this process, so that the dead of this machine are known at once.
         lease_s: Seconds without a beat after which a worker counts as dead.
         transactions: Shared with whoever else writes in this process.
+        told: Hears every event that was committed here, for counting.
 
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - its seams
         self,
         engine: AsyncEngine,
         *,
@@ -58,13 +60,14 @@ class Runs(RunReader):
         me: WorkerIdentity | None = None,
         lease_s: float = LEASE_S,
         transactions: Transactions | None = None,
+        told: Told = nobody,
     ) -> None:
         super().__init__(engine, clock)
         self._engine = engine
         self._hint = hint
         self._me = me
         self._lease_s = lease_s
-        self._transactions = transactions or Transactions(engine)
+        self._transactions = NotedTransactions(transactions or Transactions(engine), told)
 
     async def request_run(self, request: RunRequest) -> Requested:
         """Make the run that is asked for, or find the one an equal request made; commits run, event and node row.
@@ -206,6 +209,7 @@ class Runs(RunReader):
             return Requested(known, created=False)
         event = RequestedEvent(dict(request.requested_by))
         connection.execute(sa.insert(run_events).values(**event_columns(run, event)))
+        self._transactions.note(connection, None, run, event)
         self._show(connection, run)
         return Requested(run, created=True)
 
@@ -258,6 +262,7 @@ class Runs(RunReader):
         after = applied(run, event, self._clock())
         self._update(connection, run, after)
         connection.execute(sa.insert(run_events).values(**event_columns(after, event)))
+        self._transactions.note(connection, run, after, event)
         if isinstance(event, Completed) and event.images:
             rows = [image_columns(after, image) for image in event.images]
             connection.execute(sa.insert(generated_images), rows)

@@ -40,7 +40,6 @@ from providers.errors import ImageMakingError
 from providers.http import fetch_image
 from providers.openai import OpenAIProvider
 from providers.registry import Registry
-from server.accounts import RunAccounts
 from server.closings import Closings
 from server.crowd import Crowd
 from server.errors import BadSettings, StartupError
@@ -121,7 +120,6 @@ async def start(
         stack.push_async_callback(registry.aclose)
         workshop = stack.enter_context(contextlib.closing(ImageWorkshop()))
         signals = RunSignals()
-        accounts = RunAccounts(engine, metrics)
         transactions = Transactions(engine)
         store = parts.documents(engine, process_id, metrics, transactions)
         limits = RoomLimits(
@@ -130,25 +128,24 @@ async def start(
         rooms = Rooms(store, MemoryBus(), process_id=process_id, limits=limits)
         me = WorkerIdentity()
         calls = Calls(engine, transactions=transactions)
-        keys = partial(outgoing_keys, settings, engine)
-        caller = Caller(calls, keys, allow=settings.fetch_allow, told=metrics.call_made)
-        hint = _hint(rooms, signals, accounts, caller)
-        runs = Runs(engine, hint=hint, me=me, transactions=transactions)
+        caller = _caller(settings, engine, calls, metrics)
+        hint, told = _hint(rooms, signals, caller), metrics.runs.recorded
+        runs = Runs(engine, hint=hint, me=me, transactions=transactions, told=told)
         images = parts.images(images_folder, settings.public_url)
-        fetch = partial(fetch_image, allow=settings.fetch_allow)
-        reporter = Reporter(_report(rooms, signals))
-        actor = Actor(runs, registry, workshop, images, reporter, fetch, me.id, scratch=_scratch(settings.data))
+        fetch, reporter = partial(fetch_image, allow=settings.fetch_allow), Reporter(_report(rooms, signals))
+        scratch, measured = _scratch(settings.data), metrics.runs.staged
+        actor = Actor(runs, registry, workshop, images, reporter, fetch, me.id, scratch=scratch, measured=measured)
         worker = Worker(_queue(settings, process_id), runs, actor, liveness=Liveness(engine, me), pace=parts.pace)
         catalog = Catalog(engine, store)
         orders = Orders(catalog, rooms, runs, registry, worker, metrics, AllowList.parse(settings.fetch_allow))
-        projector = Projector(rooms, runs, orders.ask, workshop, images, vouched=settings.secret is not None)
+        vouched, shown = settings.secret is not None, metrics.runs.shown
+        projector = Projector(rooms, runs, orders.ask, workshop, images, vouched=vouched, shown=shown)
         rooms.listener = projector
         await rooms.start()
         stack.push_async_callback(rooms.stop)
         await stack.enter_async_context(projector)
         await stack.enter_async_context(worker)
         await stack.enter_async_context(caller)
-        await stack.enter_async_context(_running(accounts.run(), "accounts"))
         revocation_log = RevocationLog(engine, revocations)
         await revocation_log.read()
         await stack.enter_async_context(_running(revocation_log.run(), "revocations"))
@@ -247,17 +244,18 @@ async def read_webhook_secret(settings: Settings) -> str:
         await engine.dispose()
 
 
-async def outgoing_keys(settings: Settings, engine: AsyncEngine) -> Sequence[bytes]:
-    """What signs outgoing calls: the operator's secrets, or this installation's own."""
-    given = settings.webhook_secret
-    return signing.read_keys(await signing.stored_secret(engine) if given is None else given.get_secret_value())
+def _caller(settings: Settings, engine: AsyncEngine, calls: Calls, metrics: Metrics) -> Caller:
+    async def keys() -> Sequence[bytes]:
+        given = settings.webhook_secret
+        return signing.read_keys(await signing.stored_secret(engine) if given is None else given.get_secret_value())
+
+    return Caller(calls, keys, allow=settings.fetch_allow, told=metrics.runs.call_made)
 
 
-def _hint(rooms: Rooms, signals: RunSignals, accounts: RunAccounts, caller: Caller) -> Callable[[str, str], None]:
+def _hint(rooms: Rooms, signals: RunSignals, caller: Caller) -> Callable[[str, str], None]:
     def hint(workflow_id: str, run_id: str) -> None:
         rooms.hint(workflow_id, run_id)
         signals.hint(workflow_id, run_id)
-        accounts.hint(run_id)
         caller.poke()
 
     return hint

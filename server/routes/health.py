@@ -18,7 +18,6 @@ from starlette.responses import JSONResponse, Response
 from crdt.database import read_only
 from crdt.tables import processes
 from jobs.liveness import alive_until
-from jobs.tables import runs
 from server.errors import Unready
 from server.operations import Answer, Operation
 from server.records import HealthRecord
@@ -29,7 +28,6 @@ logger = logging.getLogger(__name__)
 _CHECK_S: Final = 3.0
 OLDEST_EDIT_S: Final = 5.0
 """From this age on, an edit that is not stored says that something is wrong."""
-_UNFINISHED: Final = ("pending", "running")
 _NO_STORE: Final = {"cache-control": "no-store"}
 
 
@@ -57,7 +55,7 @@ async def ready(request: Request) -> Response:
 async def metrics(request: Request) -> Response:
     """Tell the numbers, for Prometheus."""
     services = services_of(request)
-    services.metrics.unfinished(await _count_unfinished(services))
+    await services.metrics.runs.sample(services.engine)
     body, content_type = services.metrics.render(request.headers.get("accept", ""))
     return Response(body, headers={"content-type": content_type, **_NO_STORE})
 
@@ -114,13 +112,6 @@ def probe_folder(folder: Path) -> None:
     handle, name = tempfile.mkstemp(prefix=".probe-", dir=folder)
     os.close(handle)
     Path(name).unlink(missing_ok=True)
-
-
-async def _count_unfinished(services: Services) -> dict[str, int]:
-    query = sa.select(runs.c.status, sa.func.count()).where(runs.c.status.in_(_UNFINISHED)).group_by(runs.c.status)
-    async with read_only(services.engine).connect() as connection:
-        found = {status: count for status, count in await connection.execute(query)}  # noqa: C416 - rows are no tuples
-    return dict.fromkeys(_UNFINISHED, 0) | found
 
 
 OPERATIONS = (
