@@ -97,6 +97,14 @@ class Later:
 Next: TypeAlias = Done | Later
 
 
+Measured: TypeAlias = Callable[[Run, Stage, float, bool], None]
+"""Hears of a stage of a run how many seconds it took and whether it succeeded."""
+
+
+def unmeasured(_run: Run, _stage: Stage, _seconds: float, _succeeded: bool) -> None:  # noqa: FBT001 - a callback
+    """Nobody wants to know."""
+
+
 @dataclass(slots=True)
 class _Attempt:
     """What an attempt at work knows of itself."""
@@ -140,6 +148,7 @@ class Actor:
         sleep: Waits so many seconds.
         stage_after_s: How long a stage lasts before it is worth an event.
         scratch: The folder of files that are being downloaded.
+        measured: Hears how long each stage took and whether it succeeded; see `Measured`.
 
     """
 
@@ -162,6 +171,7 @@ class Actor:
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         stage_after_s: float = 0.5,
         scratch: Path | None = None,
+        measured: Measured = unmeasured,
     ) -> None:
         self.worker_id = worker_id
         self.policy = policy or RetryPolicy()
@@ -173,6 +183,7 @@ class Actor:
         self._answers: dict[str, Finished] = {}
         self._progress = progress
         self._places = places
+        self._measured = measured
         self._patience = patience or Patience()
         self._callbacks = callbacks or Callbacks()
         self._clock = clock
@@ -477,6 +488,8 @@ class Actor:
         if stage is not Stage.GENERATING:
             self._report(attempt, None, stage)
         task = asyncio.ensure_future(work)
+        now = asyncio.get_running_loop().time
+        begun = now()
         try:
             done, _ = await asyncio.wait([task], timeout=self._stage_after_s)
             if not done:
@@ -489,7 +502,7 @@ class Actor:
                 task.cancel()
                 await asyncio.wait([task])
             if not task.cancelled():
-                task.exception()
+                self._measured(attempt.run, stage, now() - begun, task.exception() is None)
 
     async def _in_time(self, call: Awaitable[T], provider: ImageProvider, *, billing_ambiguous: bool) -> T:
         try:

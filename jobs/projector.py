@@ -5,7 +5,8 @@ It reconciles, it does not replay: whatever was lost, doubled, late or faked, a 
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Coroutine, Iterable, Mapping
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from types import TracebackType
@@ -51,6 +52,7 @@ class _Canvas:
 
     room: Room
     notices: Notices
+    opened_ms: float = field(default_factory=lambda: time.time() * 1000)
     truth: dict[str, _Truth] = field(default_factory=dict)
     tally: int | None = None
     everything: bool = False
@@ -78,6 +80,7 @@ class Projector:
         store: Keeps pasted pictures.
         tick_s: Between two looks at SQL for what no hint told (seconds).
         notice_interval_s: Between two writes of the server's awareness state (seconds).
+        shown: Told, of each end of a run that is written into a document, how many seconds after the end.
         vouched: Whether access tokens say who everybody is; what an intent says of its author is then not believed.
 
     """
@@ -93,6 +96,7 @@ class Projector:
         tick_s: float = TICK_S,
         notice_interval_s: float = 0.25,
         vouched: bool = False,
+        shown: Callable[[float], None] = lambda _: None,
     ) -> None:
         self._rooms = rooms
         self._runs = runs
@@ -102,6 +106,7 @@ class Projector:
         self._tick_s = tick_s
         self._notice_interval_s = notice_interval_s
         self._vouched = vouched
+        self._shown = shown
         self._canvases: dict[str, _Canvas] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -292,6 +297,7 @@ class Projector:
             with room.transact() as doc:
                 for node_id, patch in patches.items():
                     canvas.patch_data(doc, node_id, patch)
+            self._tell_shown(known, patches)
         for node_id in room.askers.keys() & names:
             if node_id not in found or INTENT_KEY not in found[node_id].data:
                 del room.askers[node_id]
@@ -300,6 +306,13 @@ class Projector:
                 self._take_intent(known, node_id, node.data[INTENT_KEY])
             for key, value in uploads.data_urls(node.data).items():
                 self._move_picture(known, node_id, key, value)
+
+    def _tell_shown(self, known: _Canvas, patches: Mapping[str, Mapping[str, Any]]) -> None:
+        """Tell of ends that came while the room was open: one that it found when it opened had nobody to wait for."""
+        for node_id, patch in patches.items():
+            truth, ended_ms = known.truth.get(node_id), patch.get("updatedAt")
+            if truth is not None and truth.ended and isinstance(ended_ms, int) and ended_ms >= known.opened_ms:
+                self._shown(max(0.0, time.time() - ended_ms / 1000))
 
     @staticmethod
     def _patch(known: _Canvas, node_id: str, data: Mapping[str, Json]) -> dict[str, Any]:

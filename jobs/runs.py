@@ -21,6 +21,7 @@ from crdt.transactions import Transactions
 from crdt.values import without_data_urls
 from jobs import deliveries
 from jobs.budgets import Reservation, hold
+from jobs.commits import NotedTransactions, Told, nobody
 from jobs.deliveries import Delivery, Fate, Receipt
 from jobs.errors import (
     BatchRefused,
@@ -54,6 +55,7 @@ from jobs.state import (
     Status,
     event_payload,
 )
+from jobs.state import Requested as RequestedEvent
 from jobs.tables import generated_images, run_events, runs
 
 __all__ = ["UNSET", "Requested", "Run", "RunEvent", "RunRequest", "Runs", "Unset", "node_patch"]
@@ -75,10 +77,11 @@ class Runs(RunReader):
         me: The worker of this process, so that the dead of this machine are known at once.
         lease_s: Seconds without a beat after which a worker counts as dead.
         transactions: Shared with whoever else writes in this process.
+        told: Hears every event that was committed here, for counting.
 
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - its seams
         self,
         engine: AsyncEngine,
         *,
@@ -87,13 +90,14 @@ class Runs(RunReader):
         me: WorkerIdentity | None = None,
         lease_s: float = LEASE_S,
         transactions: Transactions | None = None,
+        told: Told = nobody,
     ) -> None:
         super().__init__(engine, clock)
         self._engine = engine
         self._hint = hint
         self._me = me
         self._lease_s = lease_s
-        self._transactions = transactions or Transactions(engine)
+        self._transactions = NotedTransactions(transactions or Transactions(engine), told)
 
     async def request_run(self, request: RunRequest) -> Requested:
         """Make the run that is asked for, or find the one an equal request made; commits run, event and node row.
@@ -119,8 +123,7 @@ class Runs(RunReader):
         """
         for last in (False, False, True):
             try:
-                now = self._clock()
-                answers = await self._transactions.run(partial(request_all, requests=requests, now=now))
+                answers = await self._transactions.run(partial(self._request_all, requests=requests))
                 break
             except Overtaken:
                 if last:
@@ -338,9 +341,14 @@ class Runs(RunReader):
             waiting: Leave those alone that somebody works on by now.
 
         """
-        now = self._clock()
-        work = partial(cancel_all, run_ids=run_ids, by=by, now=now, waiting=waiting)
-        changed = await self._transactions.run(work)
+
+        def write(connection: sa.Connection) -> list[tuple[Run, Run]]:
+            changed = cancel_all(connection, run_ids, by, self._clock(), waiting=waiting)
+            for before, after in changed:
+                self._transactions.note(connection, before, after, Cancelled(dict(by)))
+            return changed
+
+        changed = await self._transactions.run(write)
         for _, run in changed:
             self._hint(run.workflow_id, run.id)
         return changed
@@ -364,6 +372,13 @@ class Runs(RunReader):
             return run, begun
         event = Started(worker) if run.crashes < MAX_CRASHES else Failed(worker_lost(run.stage, run.crashes))
         return run, self._apply(connection, run, event)
+
+    def _request_all(self, connection: sa.Connection, requests: Sequence[RunRequest]) -> list[Requested]:
+        answers = request_all(connection, requests, self._clock())
+        for answer in answers:
+            if answer.created:
+                self._transactions.note(connection, None, answer.run, RequestedEvent(dict(answer.run.requested_by)))
+        return answers
 
     def _request(self, connection: sa.Connection, request: RunRequest) -> Requested:
         now = self._clock()
@@ -389,6 +404,10 @@ class Runs(RunReader):
                 raise StaleRequest(current)
             return Requested(known, created=False)
         connection.execute(sa.insert(run_events), [event_columns(*step) for step in steps])
+        before: Run | None = None
+        for after, event in steps:
+            self._transactions.note(connection, before, after, event)
+            before = after
         self._show(connection, run)
         return Requested(run, created=True)
 
@@ -446,6 +465,7 @@ class Runs(RunReader):
             hold(connection, [Reservation.of(after)], after.updated_at)
         self._update(connection, run, after)
         connection.execute(sa.insert(run_events).values(**event_columns(after, event)))
+        self._transactions.note(connection, run, after, event)
         if isinstance(event, Completed) and event.images:
             rows = [image_columns(after, image) for image in event.images]
             connection.execute(sa.insert(generated_images), rows)

@@ -39,7 +39,6 @@ from providers.errors import ImageMakingError
 from providers.http import fetch_image
 from providers.openai import OpenAIProvider
 from providers.registry import Registry
-from server.accounts import RunAccounts
 from server.errors import BadSettings, StartupError
 from server.files import probe_folder
 from server.metrics import Metrics
@@ -68,7 +67,6 @@ class Ground:
     registry: Registry
     workshop: ImageWorkshop
     images: DiskStore
-    accounts: RunAccounts
     revocations: RevocationLog
     process_id: str
     me: WorkerIdentity = field(default_factory=WorkerIdentity)
@@ -90,7 +88,7 @@ class Ground:
 
     def make_runs(self, hint: Callable[[str, str], None]) -> Runs:
         """The writer of runs, which tells `hint` of each change."""
-        return Runs(self.engine, hint=hint, me=self.me, transactions=self.transactions)
+        return Runs(self.engine, hint=hint, me=self.me, transactions=self.transactions, told=self.metrics.runs.recorded)
 
     def make_calls(self) -> Calls:
         """The calls to those who asked to be told of the end of their runs."""
@@ -99,7 +97,7 @@ class Ground:
     def make_caller(self, calls: Calls) -> Caller:
         """What makes these calls."""
         keys = partial(outgoing_keys, self.settings, self.engine)
-        return Caller(calls, keys, allow=self.settings.fetch_allow, told=self.metrics.call_made)
+        return Caller(calls, keys, allow=self.settings.fetch_allow, told=self.metrics.runs.call_made)
 
     def make_webhooks(self, runs: Runs) -> Webhooks:
         """The ear for calls of makers."""
@@ -139,6 +137,7 @@ class Ground:
             places=dispatcher,
             callbacks=Callbacks(webhooks.address, self.settings.webhook_grace_s),
             scratch=_scratch(self.settings.data),
+            measured=self.metrics.runs.staged,
         )
         worker = Worker(self.queue_url, runs, actor, dispatcher, liveness=liveness, pace=self.parts.pace)
         self.metrics.watch("runs_at_work", "Runs this worker is at.", lambda: len(worker.active))
@@ -203,8 +202,6 @@ async def lay(
         registry = make_registry(settings, parts.providers)
         stack.push_async_callback(registry.aclose)
         workshop = stack.enter_context(contextlib.closing(ImageWorkshop()))
-        accounts = RunAccounts(engine, metrics)
-        await stack.enter_async_context(running(accounts.run(), "accounts"))
         log = RevocationLog(engine, revocations)
         await log.read()
         await stack.enter_async_context(running(log.run(), "revocations"))
@@ -217,7 +214,6 @@ async def lay(
             registry=registry,
             workshop=workshop,
             images=parts.images(folder, settings.public_url),
-            accounts=accounts,
             revocations=log,
             process_id=uuid.uuid4().hex,
         )

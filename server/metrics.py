@@ -12,9 +12,9 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from crdt.lag import STEPS_S, Lag
+from server.run_metrics import RunMetrics
 
 _REQUEST_BUCKETS_S: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
-_RUN_BUCKETS_S: Final = (0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600)
 TOP_ROOMS: Final = 5
 """More names would make as many series as there are canvases."""
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
@@ -35,20 +35,7 @@ class Metrics:
             buckets=_REQUEST_BUCKETS_S,
             registry=self.registry,
         )
-        self._runs = Counter(
-            "darkroom_runs", "Runs that ended, seen by this process.", ["status", "provider"], registry=self.registry
-        )
-        self._run_seconds = Histogram(
-            "darkroom_run_duration_seconds",
-            "Time from the request to the end of a run.",
-            ["status", "provider"],
-            buckets=_RUN_BUCKETS_S,
-            registry=self.registry,
-        )
         self._started = Counter("darkroom_runs_requested", "Runs asked for here.", ["provider"], registry=self.registry)
-        self._unfinished = Gauge(
-            "darkroom_runs_unfinished", "Runs that have not ended.", ["status"], registry=self.registry
-        )
         self._updates = Counter(
             "darkroom_document_updates", "Document updates committed by this process.", registry=self.registry
         )
@@ -70,14 +57,7 @@ class Metrics:
         self._refused_sockets = Counter(
             "darkroom_websockets_refused", "Websockets closed for their token.", ["code"], registry=self.registry
         )
-
-        self._calls = Counter(
-            "darkroom_outgoing_calls", "Tries to call a webhookUrl.", ["outcome"], registry=self.registry
-        )
-
-    def call_made(self, outcome: str) -> None:
-        """Count a try of an outgoing call: delivered, failed, gone or given_up."""
-        self._calls.labels(outcome).inc()
+        self.runs = RunMetrics(self.registry)
 
     def refused(self, what: str) -> None:
         """Count an edit of somebody who may only look ("read-only"), or a presence that is not shown."""
@@ -105,19 +85,9 @@ class Metrics:
         """Count a run that was made."""
         self._started.labels(provider).inc()
 
-    def run_ended(self, status: str, provider: str, duration_s: float) -> None:
-        """Count a run that ended."""
-        self._runs.labels(status, provider).inc()
-        self._run_seconds.labels(status, provider).observe(duration_s)
-
     def updates_committed(self, count: int) -> None:
         """Count document updates that are in SQL now."""
         self._updates.inc(count)
-
-    def unfinished(self, by_status: dict[str, int]) -> None:
-        """Set how many runs are in each status that is not an end."""
-        for status, count in by_status.items():
-            self._unfinished.labels(status).set(count)
 
     def observe_turns(self, lag: Lag) -> None:
         """Add the time that rooms take from reading a message to the last write of it."""

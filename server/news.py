@@ -8,7 +8,6 @@ from crdt.json import Json
 from crdt.redis_sender import RedisSender
 from crdt.rooms import Rooms
 from jobs.run import Run
-from server.accounts import RunAccounts
 from server.signals import RunSignals, Watch
 
 
@@ -19,7 +18,6 @@ class RunNews:
         rooms: They hear of it first, and tell other processes.
         bus: The one that the rooms use: frames come by here on their way to them.
         signals: Wakes those who follow a run here.
-        accounts: Counts what ended; each process those that it ended itself.
         called: Pokes whoever makes outgoing calls in this process.
 
     """
@@ -29,13 +27,11 @@ class RunNews:
         rooms: Rooms,
         bus: Bus,
         signals: RunSignals,
-        accounts: RunAccounts,
         called: Callable[[], None] = lambda: None,
     ) -> None:
         self._rooms = rooms
         self._bus = bus
         self._signals = signals
-        self._accounts = accounts
         self._called = called
         self._to_rooms = bus.received
         bus.received = self._received
@@ -45,7 +41,6 @@ class RunNews:
         self._rooms.hint(workflow_id, run_id)
         self._signals.hint(workflow_id, run_id)
         self._called()
-        self._accounts.hint(run_id)
 
     def report(self, workflow_id: str, payload: Mapping[str, Json]) -> None:
         """Tell everybody how far a run is."""
@@ -90,17 +85,15 @@ class RunNews:
 class DistantNews:
     """What a worker tells: it has no rooms, and nobody follows a run there."""
 
-    def __init__(self, process_id: str, sender: RedisSender, accounts: RunAccounts, called: Callable[[], None]) -> None:
+    def __init__(self, process_id: str, sender: RedisSender, called: Callable[[], None]) -> None:
         self._process_id = process_id
         self._sender = sender
-        self._accounts = accounts
         self._called = called
 
     def hint(self, workflow_id: str, run_id: str) -> None:
         """Tell everybody that a run changed."""
         self._sender.send(workflow_id, Frame(Kind.HINT, self._process_id, payload=run_id.encode()))
         self._called()
-        self._accounts.hint(run_id)
 
     def report(self, workflow_id: str, payload: Mapping[str, Json]) -> None:
         """Tell everybody how far a run is."""

@@ -55,7 +55,7 @@ async def start_web(ground: Ground, *, works: bool) -> AsyncIterator[Running]:
         signals = RunSignals()
         calls = ground.make_calls()
         caller = ground.make_caller(calls) if works else None
-        news = RunNews(rooms, bus, signals, ground.accounts, caller.poke if caller is not None else lambda: None)
+        news = RunNews(rooms, bus, signals, caller.poke if caller is not None else lambda: None)
         runs = ground.make_runs(news.hint)
         webhooks = ground.make_webhooks(runs)
         dispatcher = ground.make_dispatcher(runs, news.report if works else None)
@@ -65,7 +65,13 @@ async def start_web(ground: Ground, *, works: bool) -> AsyncIterator[Running]:
         allow, follows = AllowList.parse(settings.fetch_allow), _follows(ground)
         orders = Orders(catalog, rooms, runs, ground.registry, jobs, queue, metrics, allow, follows=follows)
         projector = Projector(
-            rooms, runs, orders.ask, ground.workshop, ground.images, vouched=settings.secret is not None
+            rooms,
+            runs,
+            orders.ask,
+            ground.workshop,
+            ground.images,
+            vouched=settings.secret is not None,
+            shown=metrics.runs.shown,
         )
         rooms.listener, rooms.hints_missed = projector, projector.reconcile_open_rooms
         if isinstance(jobs, Worker):

@@ -28,7 +28,7 @@ async def start_worker(ground: Ground) -> AsyncIterator[Running]:
         logger.warning("APP_URL is not set: pictures get the address of this machine and this port", extra=facts)
     async with RedisSender(ground.redis_url, ground.process_id) as sender:
         caller = ground.make_caller(ground.make_calls())
-        news = DistantNews(ground.process_id, sender, ground.accounts, caller.poke)
+        news = DistantNews(ground.process_id, sender, caller.poke)
         runs = ground.make_runs(news.hint)
         dispatcher, webhooks = ground.make_dispatcher(runs, news.report), ground.make_webhooks(runs)
         worker = ground.make_worker(runs, news.report, dispatcher, webhooks)

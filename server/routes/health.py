@@ -5,13 +5,10 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from crdt.database import read_only
-from jobs.tables import runs
 from server.errors import Unready
 from server.operations import Answer, Operation
 from server.records import HealthRecord
@@ -20,7 +17,6 @@ from server.running import Running
 logger = logging.getLogger(__name__)
 
 _CHECK_S: Final = 3.0
-_UNFINISHED: Final = ("pending", "running")
 _NO_STORE: Final = {"cache-control": "no-store"}
 
 
@@ -47,7 +43,7 @@ async def ready(request: Request) -> Response:
 async def metrics(request: Request) -> Response:
     """Tell the numbers, for Prometheus."""
     running = running_of(request)
-    running.metrics.unfinished(await _count_unfinished(running))
+    await running.metrics.runs.sample(running.engine)
     body, content_type = running.metrics.render(request.headers.get("accept", ""))
     return Response(body, headers={"content-type": content_type, **_NO_STORE})
 
@@ -74,13 +70,6 @@ async def _checked(name: str, ask: Callable[[], Awaitable[str]]) -> str:
         facts = {"action": "not_ready", "check": name, "reason": reason or state}
         logger.warning("not ready", extra=facts)
     return state
-
-
-async def _count_unfinished(running: Running) -> dict[str, int]:
-    query = sa.select(runs.c.status, sa.func.count()).where(runs.c.status.in_(_UNFINISHED)).group_by(runs.c.status)
-    async with read_only(running.engine).connect() as connection:
-        found = {status: count for status, count in await connection.execute(query)}  # noqa: C416 - rows are no tuples
-    return dict.fromkeys(_UNFINISHED, 0) | found
 
 
 OPERATIONS = (
