@@ -27,7 +27,7 @@ describe('a run that waits', () => {
     expect(waits({ place: 1 })).toBe('Next in line');
     expect(waits({ place: 3, waitS: 21 })).toBe('3rd in line: about 20 s');
     expect(waits({ waitS: 240 })).toBe('In the tray: about 4 min');
-    expect(waits({ place: 2, held: 'limit' })).toBe('2nd in line: OpenAI takes no more at once');
+    expect(waits({ place: 2, held: 'limit' })).toBe('2nd in line');
     expect([11, 12, 13, 21, 22, 101, 112].map(placeWords).join(' ')).toBe(
       '11th in line 12th in line 13th in line 21st in line 22nd in line 101st in line 112th in line',
     );
