@@ -9,6 +9,7 @@ import { pausedWords, pauseOf, placeWords, waitingWords } from '../src/queue/wai
 import { QueueWatch } from '../src/queue/watch';
 import { workOf } from '../src/queue/work';
 import { problemWords } from '../src/runs/problems';
+import { costWords } from '../src/ui/money';
 import { aboutWords, agoWords, momentWords } from '../src/ui/words';
 
 const NOW = new Date(2026, 4, 12, 11, 59, 30).getTime();
@@ -122,6 +123,12 @@ test('a refusal ends with what to do', () => {
   expect(words(429, 'Full.')).toBe('Full. Wait for some pictures to finish, or cancel a few.');
   expect(words(0, 'The server could not be reached.')).toMatch(/Try again once you are back\.$/);
   expect(words(409, 'this node is at work')).toBe('This node is at work.');
+});
+
+test('costs tell apart what is spent and what is held back', () => {
+  expect(costWords({ spentUsd: 0, reservedUsd: 0 })).toBe('nothing');
+  expect(costWords({ spentUsd: 1.236, reservedUsd: 0 })).toBe('$1.24');
+  expect(costWords({ spentUsd: 0.004, reservedUsd: 0.08 })).toBe('$0.0040, up to $0.08 more for those in the making');
 });
 
 test('times are said as people say them', () => {
