@@ -1,6 +1,6 @@
 import { expect, test } from 'vitest';
 
-import { readJob, type JobRecord } from '../src/api/records';
+import { readJob, readJobs, type JobRecord } from '../src/api/records';
 import { entriesOf, joined, renewed } from '../src/history/entries';
 import { historyOf, toggleHistory } from '../src/history/open';
 import { pagesOf } from '../src/lightbox/pages';
@@ -16,7 +16,7 @@ const made = (jobId: string, url: string, minute: number): JobRecord =>
   job(jobId, { imageUrl: url, images: [{ url }], createdAt: `2026-05-12T10:0${minute}:00Z` });
 const first = made('first', '/images/1.png', 1);
 const second = made('second', '/images/2.png', 2);
-const back = job('back', { kind: 'restore', images: [{ url: '/images/1.png' }], createdAt: '2026-05-12T10:05:00Z' });
+const back = job('back', { kind: 'restore', restoredFrom: 'first', images: [{ url: '/images/1.png' }], createdAt: '2026-05-12T10:05:00Z' });
 const failed = job('failed', { status: 'failed', error: { code: 'POLICY', message: 'No.' } });
 
 function node(url: string | null) {
@@ -37,6 +37,13 @@ test('the picture a node shows is marked where it was made, also after going bac
   expect(entriesOf([second, first], node(null).data).some((entry) => entry.shown)).toBe(false);
 });
 
+test('a picture that was put back twice is still the one that was made once', () => {
+  const twice = job('twice', { kind: 'restore', restoredFrom: 'back' });
+  expect(entriesOf([twice, back, first], node(null).data)[0]?.madeAt).toBe(Date.parse('2026-05-12T10:01:00Z'));
+  const loop = job('loop', { kind: 'restore', restoredFrom: 'loop' });
+  expect(entriesOf([loop], node(null).data)[0]?.madeAt).toBeNull();
+});
+
 test('going back to a picture that is not loaded yet is still told', () => {
   expect(entriesOf([back], node('/images/1.png').data)).toMatchObject([{ madeAt: null }]);
 });
@@ -49,6 +56,11 @@ test('pages are put together without gaps and without a run twice', () => {
   expect(ids(renewed([c, d], [a, b]))).toBe('a,b');
   expect(ids(renewed([], [e]))).toBe('e');
   expect(ids(renewed([a], []))).toBe('');
+});
+
+test('a page says where the next one begins', () => {
+  expect(readJobs({ runs: [{ jobId: 'j', status: 'failed' }, 7], next: '12' })).toMatchObject({ next: '12', jobs: [{}] });
+  expect(readJobs(null)).toEqual({ jobs: [], next: null });
 });
 
 test('a picture that somebody went back to is one page of the lightbox, not two', () => {

@@ -9,6 +9,7 @@ import { pausedWords, pauseOf, placeWords, waitingWords } from '../src/queue/wai
 import { QueueWatch } from '../src/queue/watch';
 import { workOf } from '../src/queue/work';
 import { problemWords } from '../src/runs/problems';
+import { costWords } from '../src/ui/money';
 import { aboutWords, agoWords, momentWords } from '../src/ui/words';
 
 const NOW = new Date(2026, 4, 12, 11, 59, 30).getTime();
@@ -27,7 +28,7 @@ describe('a run that waits', () => {
     expect(waits({ place: 1 })).toBe('Next in line');
     expect(waits({ place: 3, waitS: 21 })).toBe('3rd in line: about 20 s');
     expect(waits({ waitS: 240 })).toBe('In the tray: about 4 min');
-    expect(waits({ place: 2, held: 'limit' })).toBe('2nd in line: OpenAI takes no more at once');
+    expect(waits({ place: 2, held: 'limit' })).toBe('2nd in line');
     expect([11, 12, 13, 21, 22, 101, 112].map(placeWords).join(' ')).toBe(
       '11th in line 12th in line 13th in line 21st in line 22nd in line 101st in line 112th in line',
     );
@@ -122,6 +123,12 @@ test('a refusal ends with what to do', () => {
   expect(words(429, 'Full.')).toBe('Full. Wait for some pictures to finish, or cancel a few.');
   expect(words(0, 'The server could not be reached.')).toMatch(/Try again once you are back\.$/);
   expect(words(409, 'this node is at work')).toBe('This node is at work.');
+});
+
+test('costs tell apart what is spent and what is held back', () => {
+  expect(costWords({ spentUsd: 0, reservedUsd: 0 })).toBe('nothing');
+  expect(costWords({ spentUsd: 1.236, reservedUsd: 0 })).toBe('$1.24');
+  expect(costWords({ spentUsd: 0.004, reservedUsd: 0.08 })).toBe('$0.0040, up to $0.08 more for those in the making');
 });
 
 test('times are said as people say them', () => {

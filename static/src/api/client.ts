@@ -2,7 +2,7 @@ import type { Json } from '../document/write';
 import { asNumber, isRecord } from '../document/values';
 import { Problem, request } from './http';
 import { readQueue, type QueueState } from './queue';
-import { readJob, readJobs, readMakers, type JobRecord, type Makers } from './records';
+import { readJob, readJobs, readMakers, type JobPage, type JobRecord, type Makers } from './records';
 
 export interface RunBody {
   readonly after: string | null;
@@ -14,8 +14,13 @@ export interface RunBody {
 
 export type By = { readonly id: string; readonly name: string };
 
+export interface Costs {
+  readonly spentUsd: number;
+  readonly reservedUsd: number;
+}
+
 /** Runs of a node come in pages of so many. */
-export const PAGE = 30;
+const PAGE = 30;
 
 /** The routes of one workflow. */
 export class Api {
@@ -35,8 +40,8 @@ export class Api {
     return whole(await request('POST', this.#runs(nodeId), body));
   }
 
-  /** Runs of a node, newest first; `before` is the last one of the page above. */
-  async history(nodeId: string, before: string | null = null): Promise<JobRecord[]> {
+  /** A page of a node's runs, newest first; `before` is `next` of the page above it. */
+  async history(nodeId: string, before: string | null = null): Promise<JobPage> {
     const query = new URLSearchParams({ limit: String(PAGE), ...(before === null ? {} : { before }) });
     return readJobs(await request('GET', `${this.#runs(nodeId)}?${query}`));
   }
@@ -85,11 +90,13 @@ export class Api {
     await request('POST', '/api/queue/resume', { workflowId: this.#workflowId, by });
   }
 
-  /** What the pictures of the canvas have cost so far (US dollars). */
-  async spent(): Promise<number | null> {
+  /** What the pictures of the canvas have cost so far, and what is held back for those in the making (US dollars). */
+  async costs(): Promise<Costs | null> {
     const query = new URLSearchParams({ workflowId: this.#workflowId });
     const answer = await request('GET', `/api/costs?${query}`);
-    return isRecord(answer) ? asNumber(answer['costUsd'] ?? answer['totalUsd']) : null;
+    const spent = isRecord(answer) ? asNumber(answer['costUsd']) : null;
+    if (!isRecord(answer) || spent === null) return null;
+    return { spentUsd: spent, reservedUsd: asNumber(answer['reservedUsd']) ?? 0 };
   }
 
   async rename(title: string): Promise<void> {

@@ -32,8 +32,8 @@ export interface JobRecord {
   readonly status: Status;
   /** It made no picture: somebody went back to the one of an earlier run. */
   readonly restored: boolean;
-  /** The run it tries again. */
-  readonly retryOf: string | null;
+  /** The run whose pictures it shows again. */
+  readonly restoredFrom: string | null;
   readonly provider: string;
   readonly model: string;
   readonly prompt: string;
@@ -75,7 +75,7 @@ export function readJob(value: unknown): JobRecord | null {
     nodeId: asText(value['nodeId']),
     status,
     restored: value['kind'] === 'restore',
-    retryOf: asName(value['retryOf']),
+    restoredFrom: asName(value['restoredFrom']),
     provider: asText(value['provider']),
     model: asText(value['model']),
     prompt: asText(spec['basePrompt']),
@@ -91,8 +91,15 @@ export function readJob(value: unknown): JobRecord | null {
   };
 }
 
-export function readJobs(value: unknown): JobRecord[] {
-  return listOf(isRecord(value) ? value['runs'] : null, readJob);
+/** Runs of a node, newest first, and how to ask for those behind them. */
+export interface JobPage {
+  readonly jobs: readonly JobRecord[];
+  readonly next: string | null;
+}
+
+export function readJobs(value: unknown): JobPage {
+  const body = isRecord(value) ? value : {};
+  return { jobs: listOf(body['runs'], readJob), next: asName(body['next']) };
 }
 
 function readMaker(value: unknown): Maker | null {

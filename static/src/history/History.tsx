@@ -90,7 +90,7 @@ function Drawer({ node }: { node: FlowNode }) {
           <EntryRow key={entry.job.jobId} entry={entry} node={node} jobs={history.jobs} />
         ))}
       </ol>
-      {history.more && <Button word="Show older ones" onClick={history.older} />}
+      {history.next !== null && <Button word="Show older ones" onClick={history.older} />}
     </aside>
   );
 }

@@ -24,10 +24,15 @@ export function entriesOf(jobs: readonly JobRecord[], data: Pick<NodeData, 'pict
   }));
 }
 
+/** When the picture was made that a run put back; null when that was further back than is known here. */
 function madeAt(jobs: readonly JobRecord[], restored: JobRecord): number | null {
-  const url = restored.pictures[0]?.url;
-  const maker = jobs.findLast((job) => !job.restored && url !== undefined && job.pictures[0]?.url === url);
-  return maker?.finishedAt ?? maker?.createdAt ?? null;
+  let from: JobRecord | undefined = restored;
+  // What was put back may have been put back before.
+  for (let steps = 0; from?.restored === true && steps < jobs.length; steps += 1) {
+    const { restoredFrom }: JobRecord = from;
+    from = jobs.find((job) => job.jobId === restoredFrom);
+  }
+  return from?.restored === false ? (from.finishedAt ?? from.createdAt) : null;
 }
 
 /** A page of older runs behind those already known; a run that was told twice stays where it is. */

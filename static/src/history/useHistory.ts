@@ -1,6 +1,5 @@
 import { useCallback, useEffect, useState } from 'react';
 
-import { PAGE } from '../api/client';
 import { Problem } from '../api/http';
 import type { JobRecord } from '../api/records';
 import { problemWords } from '../runs/problems';
@@ -12,14 +11,14 @@ export interface History {
   readonly state: 'loading' | 'ready' | 'failed';
   /** Why it could not be had. */
   readonly problem: string;
-  /** There may be older ones. */
-  readonly more: boolean;
+  /** How to ask for older ones; null when there are none. */
+  readonly next: string | null;
   older(): void;
   again(): void;
 }
 
 type Told = Omit<History, 'older' | 'again'>;
-const NOTHING: Told = { jobs: [], state: 'loading', problem: '', more: false };
+const NOTHING: Told = { jobs: [], state: 'loading', problem: '', next: null };
 
 /**
  * The runs of a node, newest first, page by page.
@@ -35,12 +34,12 @@ export function useHistory(nodeId: string, stamp: string): History {
   useEffect(() => {
     let current = true;
     api.history(nodeId).then(
-      (newest) => {
+      (page) => {
         if (!current) return;
         setTold((before) => {
-          const jobs = renewed(before.jobs, newest);
-          const more = jobs.length === newest.length ? newest.length === PAGE : before.more;
-          return { jobs, state: 'ready', problem: '', more };
+          const jobs = renewed(before.jobs, page.jobs);
+          const next = jobs.length === page.jobs.length ? page.next : before.next;
+          return { jobs, state: 'ready', problem: '', next };
         });
       },
       (error: unknown) => current && setTold((before) => ({ ...before, ...failure(error) })),
@@ -50,19 +49,14 @@ export function useHistory(nodeId: string, stamp: string): History {
     };
   }, [api, nodeId, stamp, tries]);
 
-  const last = told.jobs.at(-1)?.jobId ?? null;
+  const { next } = told;
   const older = useCallback(() => {
-    if (last === null) return;
-    api.history(nodeId, last).then(
-      (page) =>
-        setTold((before) => ({
-          ...before,
-          jobs: joined(before.jobs, page),
-          more: page.length === PAGE && joined(before.jobs, page).length > before.jobs.length,
-        })),
+    if (next === null) return;
+    api.history(nodeId, next).then(
+      (page) => setTold((before) => ({ ...before, jobs: joined(before.jobs, page.jobs), next: page.next })),
       (error: unknown) => setTold((before) => ({ ...before, ...failure(error) })),
     );
-  }, [api, nodeId, last]);
+  }, [api, nodeId, next]);
   const again = useCallback(() => {
     setTold((before) => ({ ...before, state: 'loading', problem: '' }));
     setTries((count) => count + 1);

@@ -154,7 +154,7 @@ function useJobs({ nodeId, known = [] }: Opened, runId: string | null): readonly
   useEffect(() => {
     let current = true;
     api.history(nodeId).then(
-      (jobs) => current && setFound({ nodeId, jobs: joined(completed(jobs), completed(known)) }),
+      ({ jobs }) => current && setFound({ nodeId, jobs: joined(completed(jobs), completed(known)) }),
       () => undefined,
     );
     return () => {

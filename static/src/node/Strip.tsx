@@ -39,7 +39,7 @@ export function Strip({ view, maker, seconds, me, onCancel }: StripProps) {
   const words = phase === 'pending' ? waitingWords({ run, maker, queue: state, now }) : null;
   const details = detailsOf(run, words, seconds, me);
   return (
-    <div className="strip" data-held={run?.held ?? undefined}>
+    <div className="strip" data-held={words === null ? undefined : (run?.held ?? undefined)}>
       <Icon name={run?.held === 'paused' && phase === 'pending' ? 'pause' : iconOf(phase)} size={16} />
       <span className="stage" title={[words?.title ?? stageWord(view), ...details].join(', ')}>
         {words?.title ?? stageWord(view)}
@@ -47,7 +47,8 @@ export function Strip({ view, maker, seconds, me, onCancel }: StripProps) {
         <small className="times">{details.join(', ')}</small>
       </span>
       {mayEdit && phase !== 'starting' && <Button word="Cancel" disabled={phase === 'cancelling'} onClick={onCancel} />}
-      <ProgressLine percent={phase === 'running' ? percent : null} />
+      {/* In line nothing moves: only what is being made has a line that does. */}
+      {(words === null || run === null) && <ProgressLine percent={phase === 'running' ? percent : null} />}
     </div>
   );
 }
@@ -57,7 +58,8 @@ function detailsOf(run: View['run'], words: WaitingWords | null, seconds: number
   const asked = run.by === null ? [] : [run.by === me ? 'asked by you' : `asked by ${run.by}`];
   // What holds a run back matters more than who asked for it, and there is room for one of them.
   if (words !== null && run.held !== null && words.more !== '') return [words.more];
-  return [words === null || words.more === '' ? `${seconds} s` : words.more, ...asked];
+  const when = words === null ? `${seconds} s` : words.more;
+  return [...(when === '' ? [] : [when]), ...asked];
 }
 
 function ProgressLine({ percent }: { percent: number | null }) {

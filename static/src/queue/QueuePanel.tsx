@@ -1,12 +1,13 @@
 import { useReactFlow } from '@xyflow/react';
 import { useEffect, useState } from 'react';
 
+import type { Costs } from '../api/client';
 import { useLive, useMayEdit, useSession } from '../session/context';
 import { useCell } from '../store/hooks';
 import { useNow } from '../ui/clock';
 import { Button } from '../ui/Button';
 import { Icon } from '../ui/Icon';
-import { spentWords } from '../ui/money';
+import { costWords } from '../ui/money';
 import { QueueRow } from './QueueRow';
 import { pauseOf, pausedWords } from './waiting';
 import type { Work } from './work';
@@ -18,7 +19,7 @@ export function QueuePanel() {
   const { work, queue, flow } = useSession();
   const list = useCell(work);
   const { fitView } = useReactFlow();
-  const cost = useSpent(list.length);
+  const costs = useCosts(list.length);
   const waiting = list.filter((one) => one.waiting).length;
 
   // Somebody else may have paused the canvas while nothing waited, which nobody is told of.
@@ -46,7 +47,7 @@ export function QueuePanel() {
         </ul>
       )}
       <Steer list={list} waiting={waiting} />
-      {cost !== null && <p className="queue-cost times">This canvas so far: {spentWords(cost)}</p>}
+      {costs !== null && <p className="queue-cost times">This canvas so far: {costWords(costs)}</p>}
     </section>
   );
 }
@@ -117,13 +118,13 @@ function CancelAll({ count, live }: { count: number; live: boolean }) {
 }
 
 /** What the canvas has cost; asked anew when a picture ends. */
-function useSpent(unfinished: number): number | null {
+function useCosts(unfinished: number): Costs | null {
   const { api } = useSession();
-  const [spent, setSpent] = useState<number | null>(null);
+  const [costs, setCosts] = useState<Costs | null>(null);
   useEffect(() => {
     let current = true;
-    api.spent().then(
-      (amount) => current && setSpent(amount),
+    api.costs().then(
+      (told) => current && setCosts(told),
       // Who may not know it is not shown it.
       () => undefined,
     );
@@ -131,7 +132,7 @@ function useSpent(unfinished: number): number | null {
       current = false;
     };
   }, [api, unfinished]);
-  return spent;
+  return costs;
 }
 
 function countWords(running: number, waiting: number): string {

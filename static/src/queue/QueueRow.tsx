@@ -24,7 +24,7 @@ export function QueueRow({ work, onShow }: { work: Work; onShow: () => void }) {
   const words = work.waiting ? waitingWords({ run, maker: makerFor(offered, work), queue: state, now }) : null;
   const title = cancelling ? 'Cancelling' : (words?.title ?? atWork(work));
   const by = run?.by == null ? '' : run.by === me.name ? 'you' : run.by;
-  const more = words === null ? `${seconds} s` : words.more;
+  const more = words === null ? (run === null ? '' : `${seconds} s`) : words.more;
   const prompt = work.prompt.trim() || 'No prompt';
   return (
     <li className="queue-row" data-testid="queue-row" data-waiting={work.waiting || undefined}>

@@ -32,8 +32,7 @@ export function waitingWords({ run, maker, queue, now }: Facts): WaitingWords {
     return { title: `Waiting for ${maker?.label ?? 'the maker'}`, more: `${who} asks us to ${wait}` };
   }
   if (run.place === null) return { title: PLAIN.title, more: estimate };
-  const full = run.held === 'limit' && estimate === '' ? `${maker?.label ?? 'The maker'} takes no more at once` : '';
-  return { title: placeWords(run.place), more: estimate || full };
+  return { title: placeWords(run.place), more: estimate };
 }
 
 /** The pause by which people hold the runs of this canvas at a maker: the nearest to them first. */

@@ -3,7 +3,8 @@ export function dollars(amount: number): string {
   return `$${amount.toFixed(amount !== 0 && amount < 0.01 ? 4 : 2)}`;
 }
 
-/** What something has cost so far. */
-export function spentWords(amount: number): string {
-  return amount === 0 ? 'nothing' : dollars(amount);
+/** What was spent, and what is held back for what is being made. */
+export function costWords({ spentUsd, reservedUsd }: { spentUsd: number; reservedUsd: number }): string {
+  const spent = spentUsd === 0 ? 'nothing' : dollars(spentUsd);
+  return reservedUsd === 0 ? spent : `${spent}, up to ${dollars(reservedUsd)} more for those in the making`;
 }
