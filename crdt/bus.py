@@ -3,10 +3,21 @@
 A frame may be lost, doubled, late or out of order; SQL closes every gap (`Rooms.tick`).
 """
 
-from collections.abc import Callable
+import json
+from collections import Counter
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Protocol
+from typing import Final, Protocol
+
+from crdt.errors import ProtocolError
+from crdt.json import Json
+from crdt.protocol import Reader, var_bytes, var_uint
+
+VERSION: Final = 1
+"""First byte of every frame; others, of a newer release beside this one, are passed over."""
+HEAD_BYTES: Final = 64 * 1024
+"""Updates larger than this do not travel on the bus: others read them from SQL."""
 
 
 class Kind(IntEnum):
@@ -17,9 +28,11 @@ class Kind(IntEnum):
     HINT = 2
     """A run of this workflow changed: its id, UTF-8."""
     HEAD = 3
-    """Only a number: the update itself is read from SQL."""
+    """Only a number: look at SQL, there are updates to read, or the room has lost its keeper."""
     PROGRESS = 4
     """How far a run is, JSON, for the keeper's awareness state."""
+    BEAT = 5
+    """A process lives, and its frames arrive; of no room."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,27 +44,60 @@ class Frame:
     seq: int = 0
     payload: bytes = b""
 
+    def encode(self) -> bytes:
+        """As it travels: version, kind, sender, number, payload."""
+        return bytes((VERSION, self.kind)) + var_bytes(self.sender.encode()) + var_uint(self.seq) + self.payload
 
+    @classmethod
+    def progress(cls, sender: str, payload: Mapping[str, Json]) -> "Frame":
+        """How far a run is."""
+        return cls(Kind.PROGRESS, sender, payload=json.dumps(payload).encode())
+
+    @property
+    def told(self) -> Mapping[str, Json]:
+        """What a frame of progress says; nothing if it cannot be read."""
+        try:
+            told = json.loads(self.payload)
+        except ValueError:
+            return {}
+        return told if isinstance(told, dict) else {}
+
+    @classmethod
+    def decode(cls, data: bytes) -> "Frame | None":
+        """A frame as it came; None for one that this release does not know."""
+        if len(data) < 2 or data[0] != VERSION or data[1] not in _KINDS:  # noqa: PLR2004 - version and kind
+            return None
+        reader = Reader(data[2:])
+        try:
+            sender, seq = reader.var_bytes().decode(), reader.var_uint()
+        except (ProtocolError, ValueError):
+            return None
+        return cls(Kind(data[1]), sender, seq, reader.rest())
+
+
+_KINDS: Final = frozenset(Kind)
 Received = Callable[[str, Frame], None]
 
 
 class Bus(Protocol):
     """What rooms need of a message bus.
 
-    `received(room, frame)` is set by the owner before the first `join` and is called on the event loop.
+    `received(room, frame)` is set by the owner before the first `join` and is called on the event loop; `changed()` is
+    called whenever `up` has changed.
     """
 
     received: Received
+    changed: Callable[[], None]
 
     @property
     def up(self) -> bool:
         """Whether frames are believed to arrive at present."""
 
     async def join(self, room: str) -> None:
-        """Subscribe; returns when confirmed."""
+        """Subscribe; returns when confirmed, or at once while the bus is down. To be left as often as it was joined."""
 
     async def leave(self, room: str) -> None:
-        """Unsubscribe."""
+        """Unsubscribe, unless somebody else in this process has joined the room."""
 
     def send(self, room: str, frame: Frame) -> None:
         """Send to every other process; never waits, never raises, may drop."""
@@ -70,8 +116,9 @@ class MemoryBus:
     def __init__(self, hub: MemoryHub | None = None) -> None:
         self._hub = hub or MemoryHub()
         self._hub.members.append(self)
-        self.rooms: set[str] = set()
-        self.received: Received = _unheard
+        self.rooms: Counter[str] = Counter()
+        self.received: Received = unheard
+        self.changed: Callable[[], None] = unchanged
 
     @property
     def up(self) -> bool:
@@ -80,11 +127,13 @@ class MemoryBus:
 
     async def join(self, room: str) -> None:
         """Subscribe."""
-        self.rooms.add(room)
+        self.rooms[room] += 1
 
     async def leave(self, room: str) -> None:
         """Unsubscribe."""
-        self.rooms.discard(room)
+        self.rooms[room] -= 1
+        if self.rooms[room] <= 0:
+            del self.rooms[room]
 
     def send(self, room: str, frame: Frame) -> None:
         """Hand the frame to every other member that joined the room."""
@@ -93,5 +142,9 @@ class MemoryBus:
                 member.received(room, frame)
 
 
-def _unheard(_room: str, _frame: Frame) -> None:
+def unheard(_room: str, _frame: Frame) -> None:
     """Stand in until the owner sets `received`."""
+
+
+def unchanged() -> None:
+    """Stand in until the owner sets `changed`."""

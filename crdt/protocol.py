@@ -166,6 +166,11 @@ class Reader:
         except UnicodeDecodeError as error:
             raise ProtocolError("text in the message is not UTF-8") from error
 
+    def rest(self) -> bytes:
+        """Every byte that is left."""
+        rest, self._at = self._data[self._at :], len(self._data)
+        return rest
+
 
 def var_uint(value: int) -> bytes:
     """Encode an unsigned integer, lib0 style."""

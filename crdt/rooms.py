@@ -1,8 +1,8 @@
 """The rooms of one process: opened once, kept under a lease, stored, mirrored, and let go when nobody needs them."""
 
 import asyncio
-import json
 import logging
+import random
 import re
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from sqlalchemy.exc import SQLAlchemyError
 
 from crdt import canvas
-from crdt.bus import Bus, Frame, Kind
+from crdt.bus import HEAD_BYTES, Bus, Frame, Kind
 from crdt.child import ChildFailed
 from crdt.close_codes import Close
 from crdt.entry import Entry
@@ -39,8 +39,6 @@ from crdt.weight import MAX_DOCUMENT_BYTES
 logger = logging.getLogger(__name__)
 
 ROOM_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
-HEAD_BYTES = 64 * 1024
-"""Updates larger than this do not travel on the bus: others read them from SQL."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +56,9 @@ class RoomLimits:
     fold_bytes: int = FOLD_BYTES
     """From this size on snapshots are made in a process of their own."""
     tick_s: float = 5.0
+    """Between two looks at SQL, about: a beat, and what the bus may have lost."""
+    unheard_s: float = 0.4
+    """The same while the bus is down."""
     gap_s: float = 0.05
     """How long a gap in the numbers may stay open before SQL is asked."""
     stop_s: float = 10.0
@@ -128,7 +129,11 @@ class Rooms:
         """After `stop`: rooms with edits that are not in SQL."""
         self._stopping = False
         self._trim_timer: asyncio.TimerHandle | None = None
+        self.hints_missed: Callable[[], Awaitable[None]] | None = None
+        """Called while hints of other processes do not arrive, and once more when they do again."""
+        self._bus_changed = asyncio.Event()
         bus.received = self._received
+        bus.changed = self._bus_changed.set
 
     # Life
 
@@ -248,20 +253,21 @@ class Rooms:
         self._bus.send(workflow_id, Frame(Kind.HINT, self._process_id, payload=run_id.encode()))
 
     def report(self, workflow_id: str, payload: Mapping[str, Json]) -> None:
-        """Tell the workflow's keeper how far a run is; never waits, may be lost."""
+        """Tell the workflow's keeper, and whoever follows the run, how far it is; never waits, may be lost."""
         room = self.opened(workflow_id)
         if room is not None and room.is_keeper and self.listener is not None:
             self.listener.room_progress(room, payload)
-        else:
-            self._bus.send(workflow_id, Frame(Kind.PROGRESS, self._process_id, payload=json.dumps(payload).encode()))
+        self._bus.send(workflow_id, Frame.progress(self._process_id, payload))
 
     # Opening and letting go
 
     async def _load(self, room_id: str) -> Room:
+        joined = False
         try:
             await self._store.ensure(room_id)
             fence = await self._store.take(room_id)
             # Joined before the read: what is committed after it arrives as a frame, so nothing is missed.
+            joined = True
             await self._bus.join(room_id)
             loaded = await self._store.load(room_id) or Loaded(0, None, (), 0)
             room = await self._make(room_id, loaded, fence)
@@ -275,11 +281,12 @@ class Rooms:
                 if self.listener is not None:
                     await self.listener.room_opened(room)
                 self._mirror_later(entry)
-        except (SQLAlchemyError, OSError) as error:
+        except BaseException as error:
             self._entries.pop(room_id, None)
-            raise RoomUnavailable(room_id, "the database does not answer") from error
-        except BaseException:
-            self._entries.pop(room_id, None)
+            if joined:
+                await self._bus.leave(room_id)
+            if isinstance(error, SQLAlchemyError | OSError):
+                raise RoomUnavailable(room_id, "the database does not answer") from error
             raise
         self.left(room_id)
         return room
@@ -401,6 +408,8 @@ class Rooms:
             await self._bus.leave(room.id)
             if room.fence is not None:
                 await self._store.release(room.id, room.fence)
+                # Whoever else has it open need not wait for its tick to keep it.
+                self._bus.send(room.id, Frame(Kind.HEAD, self._process_id, room.cursor))
         except (SQLAlchemyError, OSError):
             logger.exception("lease not given back", extra={"action": "release_failed", "room": room.id})
         finally:
@@ -579,19 +588,33 @@ class Rooms:
             if frame.kind is Kind.UPDATE:
                 room.apply(frame.payload, Origin.BUS)
                 self._advance(entry, room, frame.seq)
-            elif frame.kind is Kind.HEAD and frame.seq > room.cursor:
-                self._spawn(self._guard(partial(self._catch_up, room_id), "catch_up_failed", room_id))
+            elif frame.kind is Kind.HEAD and not self._stopping:
+                self._spawn(self._guard(partial(self._look, [room]), "catch_up_failed", room_id))
             elif self.listener is not None and room.is_keeper and frame.kind is Kind.HINT:
                 self.listener.room_hinted(room, frame.payload.decode())
             elif self.listener is not None and room.is_keeper and frame.kind is Kind.PROGRESS:
-                self.listener.room_progress(room, json.loads(frame.payload))
+                self.listener.room_progress(room, frame.told)
         except (BadUpdate, ValueError):
             logger.exception("frame from the bus refused", extra={"action": "bad_frame", "room": room_id})
 
     async def _tick_forever(self) -> None:
+        loop = asyncio.get_running_loop()
+        due = loop.time() + self._tick_s()
         while True:
-            await asyncio.sleep(self.limits.tick_s)
-            await self._guard(self.tick, "tick_failed", "")
+            heard = self._bus.up
+            with suppress(TimeoutError):
+                async with asyncio.timeout_at(due if heard else min(due, loop.time() + self.limits.unheard_s)):
+                    await self._bus_changed.wait()
+            if loop.time() < due:
+                # Also when the bus is back: what others said meanwhile was said to nobody here.
+                self._bus_changed.clear()
+                await self._guard(self._look_around, "catch_up_failed", "")
+            else:
+                due = loop.time() + self._tick_s()
+                await self._guard(self.tick, "tick_failed", "")
+
+    def _tick_s(self) -> float:
+        return self.limits.tick_s * random.uniform(0.9, 1.1)  # noqa: S311 - not a secret
 
     async def tick(self) -> None:
         """Beat, renew the server's awareness, ask for what is missing, close gaps of the bus, keep the unkept."""
@@ -601,16 +624,27 @@ class Rooms:
         alive = await self._store.beat()
         if not alive:
             await self._store.beat(first=True)
-        heads = await self._store.heads([room.id for room in self.all_open()])
-        for room in self.all_open():
+        await self._look(self.all_open(), alive=alive)
+        if not self._bus.up and self.hints_missed is not None:
+            await self.hints_missed()
+        self.growth.tick(self.all_open(), self._spawn)
+
+    async def _look_around(self) -> None:
+        await self._look(self.all_open())
+        if self.hints_missed is not None:
+            await self.hints_missed()
+
+    async def _look(self, rooms: list[Room], *, alive: bool = True) -> None:
+        """Ask SQL where these rooms stand: read what the bus did not bring, and keep those that nobody keeps."""
+        heads = await self._store.heads([room.id for room in rooms])
+        for room in rooms:
             head = heads.get(room.id)
-            if head is None:
+            if head is None or self.opened(room.id) is not room:
                 continue
             if head.seq > room.cursor and not self.journal.holds(room.id):
                 await self._catch_up(room.id)
-            if room.fence != head.fence or not alive:
+            if not alive or (room.fence != head.fence and (room.is_keeper or head.free)):
                 await self._take_again(room)
-        self.growth.tick(self.all_open(), self._spawn)
 
     async def _take_again(self, room: Room) -> None:
         if room.is_keeper and self.listener is not None:

@@ -58,6 +58,8 @@ class Head:
 
     seq: int
     fence: int
+    free: bool = False
+    """Whether nobody alive keeps it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -124,8 +124,10 @@ class SqlStore:
     async def heads(self, rooms: Iterable[str]) -> dict[str, Head]:
         """Where the logs of these rooms stand."""
         async with self._reading.connect() as connection:
-            query = sa.select(documents.c.id, documents.c.seq, documents.c.fence).where(documents.c.id.in_(list(rooms)))
-            return {row.id: Head(row.seq, row.fence) for row in await connection.execute(query)}
+            free = sa.or_(documents.c.keeper.is_(None), self._keeper_is_dead()).label("free")
+            query = sa.select(documents.c.id, documents.c.seq, documents.c.fence, free)
+            rows = await connection.execute(query.where(documents.c.id.in_(list(rooms))))
+            return {row.id: Head(row.seq, row.fence, free=bool(row.free)) for row in rows}
 
     async def take(self, room: str) -> int | None:
         """Become the room's keeper if nobody alive is.

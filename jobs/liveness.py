@@ -70,6 +70,13 @@ class Liveness:
                 insert.values(**values).on_conflict_do_update(index_elements=["id"], set_={"seen_at": now})
             )
 
+    async def living(self) -> int:
+        """How many workers live, of this process or of others."""
+        async with self._engine.connect() as connection:
+            since = await connection.run_sync(database_now) - dt.timedelta(seconds=LEASE_S)
+            query = sa.select(sa.func.count()).where(workers.c.seen_at > since)
+            return int((await connection.execute(query)).scalar_one())
+
     async def retire(self) -> None:
         """Commit that this worker is gone, and forget those that died long ago."""
         async with self._engine.begin() as connection:

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import datetime as dt
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from types import TracebackType
@@ -106,6 +106,10 @@ class Worker:
     async def enqueue(self, run_id: str, when: dt.datetime | None = None) -> bool:
         """See `JobQueue.enqueue`."""
         return await self.queue.enqueue(run_id, when)
+
+    async def enqueue_many(self, jobs: Sequence[tuple[str, dt.datetime | None]]) -> bool:
+        """See `JobQueue.enqueue_many`."""
+        return await self.queue.enqueue_many(jobs)
 
     async def wake(self, run_id: str) -> bool:
         """See `JobQueue.wake`."""

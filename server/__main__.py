@@ -27,13 +27,14 @@ from server.diagnosis import render
 from server.doctor import examine
 from server.drain import drain
 from server.errors import StartupError
+from server.ground import IMAGES_FOLDER
 from server.logs import set_up_logging
+from server.parts import Parts
 from server.reception import Reception
 from server.routes.page import find_page
 from server.settings import Settings, read_settings
 from server.stack import deepen_stack
 from server.websocket import RoomProtocol
-from server.wiring import IMAGES_FOLDER, Parts
 
 logger = logging.getLogger("darkroom")
 
@@ -59,7 +60,7 @@ def main(arguments: Sequence[str] | None = None, parts: Parts | None = None) -> 
             return _print_token(options)
         if options.command == "doctor":
             return _doctor(options)
-        settings = read_settings(host=options.host, port=options.port)
+        settings = read_settings(host=options.host, port=options.port, role=options.role)
         set_up_logging(settings.log_level, settings.log_format)
         deepen_stack()
         listener = bind(settings.host, settings.port)
@@ -208,19 +209,18 @@ class _Process:
         return self._code
 
     async def _drain(self) -> None:
-        rooms = self._app.state.services.rooms
-        await drain([peer for room in rooms.all_open() for peer in room.peers], self._settings.drain_s)
+        await drain(list(self._app.state.running.peers), self._settings.drain_s)
 
     async def _serve(self) -> None:
         self._task = asyncio.current_task()
-        if find_page() is None:
+        if self._settings.role != "worker" and find_page() is None:
             logger.warning("the page is not built: python3 dev.py run builds it", extra={"action": "no_page"})
         async with self._app.router.lifespan_context(self._app):
             # What was made so far stays for good: the garbage collector need not walk it again and again.
             gc.collect()
             gc.freeze()
             await self._server.serve(sockets=[self._listener])
-        unstored = self._app.state.services.rooms.unstored
+        unstored = self._app.state.running.unstored
         if unstored:
             self._code = _NOT_STORED
             facts = {"action": "edits_lost", "rooms": list(unstored[:_MOST_NAMED]), "count": len(unstored)}
@@ -241,7 +241,7 @@ class _Process:
     def _stop(self) -> None:
         logger.info("stopping", extra={"action": "stopping"})
         if self._server.started:
-            self._app.state.services.stop()
+            self._app.state.running.stop()
             self._server.should_exit = True
         elif self._task is not None:
             self._task.cancel()
@@ -264,7 +264,8 @@ def _parser() -> argparse.ArgumentParser:
     serve = commands.add_parser("serve", help="start the server", description="Start the server.")
     serve.add_argument("--host", help="address to listen on (HOST, 127.0.0.1)")
     serve.add_argument("--port", type=int, help="port to listen on, 0 for a free one (PORT, 8000)")
-    serve.add_argument("--role", choices=("all",), default="all", help="what this process does: page, rooms and jobs")
+    does = "what this process does (DARKROOM_ROLE, all): web serves page, API and canvases, worker makes the pictures"
+    serve.add_argument("--role", choices=("all", "web", "worker"), help=does)
     _add_token_command(commands)
     _add_doctor_command(commands)
     return parser

@@ -19,11 +19,12 @@ from server.middleware import REQUEST_ID_HEADER, Observe, SameOrigin
 from server.openapi import build_openapi
 from server.operations import build_routes
 from server.origins import Origins
+from server.parts import Parts
 from server.problems import TABLE, handle
 from server.routes import canvas, events, health, images, jobs, page, providers, runs, tokens, workflows
 from server.settings import Settings
 from server.websocket import websocket_endpoint
-from server.wiring import Parts, start
+from server.wiring import start
 
 OPERATIONS: Final = (
     *workflows.OPERATIONS,
@@ -54,12 +55,15 @@ def create_app(settings: Settings, page_folder: Path | None = None, parts: Parts
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        async with start(settings, numbers, access.revocations, parts) as services:
-            app.state.services = services
+        async with start(settings, numbers, access.revocations, parts) as running:
+            app.state.running, app.state.services = running, running.services
             yield
 
+    works_only = settings.role == "worker"
+    operations = health.OPERATIONS if works_only else OPERATIONS
+    sockets = [] if works_only else [WebSocketRoute("/ws/{room}", websocket_endpoint)]
     app = Starlette(
-        routes=[WebSocketRoute("/ws/{room}", websocket_endpoint), *build_routes(OPERATIONS)],
+        routes=[*sockets, *build_routes(operations)],
         middleware=[
             Middleware(Observe, numbers),
             Middleware(
@@ -73,7 +77,7 @@ def create_app(settings: Settings, page_folder: Path | None = None, parts: Parts
     )
     app.state.page = page_folder
     app.state.access = access
-    app.state.openapi = build_openapi(OPERATIONS, version(), settings.public_url)
+    app.state.openapi = build_openapi(operations, version(), settings.public_url)
     return app
 
 

@@ -24,8 +24,8 @@ from crdt.update import decode, decode_vector
 from jobs.tables import runs
 from server.diagnosis import STUCK_RUN_S, Report, RoomFacts, SiteFacts, diagnose
 from server.errors import StartupError
+from server.files import probe_folder
 from server.migrate import config, reason
-from server.routes.health import probe_folder
 from server.settings import Settings
 
 MOST_ROOMS: Final = 50

@@ -2,6 +2,7 @@
 
 import os
 import stat
+import tempfile
 from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
 from pathlib import Path
@@ -51,3 +52,15 @@ def _stat(path: Path) -> os.stat_result | None:
     except (OSError, ValueError):
         return None
     return found if stat.S_ISREG(found.st_mode) else None
+
+
+def probe_folder(folder: Path) -> None:
+    """Write and remove a file.
+
+    Raises:
+        OSError: The folder cannot be written.
+
+    """
+    handle, name = tempfile.mkstemp(prefix=".probe-", dir=folder)
+    os.close(handle)
+    Path(name).unlink(missing_ok=True)

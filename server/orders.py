@@ -12,6 +12,7 @@ from crdt.json import Json
 from crdt.rooms import Rooms
 from jobs.errors import IntentRefused, RunActive
 from jobs.intents import CancelIntent, Intent
+from jobs.queue import JobQueue
 from jobs.requests import UNSET, Requested, RunRequest, Unset
 from jobs.run import Run
 from jobs.runs import Runs
@@ -56,13 +57,13 @@ class Orders:
     """Turns orders into runs that are worked on."""
 
     def __init__(
-        self, catalog: Catalog, rooms: Rooms, runs: Runs, registry: Registry, worker: Worker, metrics: Metrics
+        self, catalog: Catalog, rooms: Rooms, runs: Runs, registry: Registry, jobs: Worker | JobQueue, metrics: Metrics
     ) -> None:
         self._catalog = catalog
         self._rooms = rooms
         self._runs = runs
         self._registry = registry
-        self._worker = worker
+        self._jobs = jobs
         self._metrics = metrics
 
     async def start(self, order: Order) -> Requested:
@@ -98,7 +99,7 @@ class Orders:
         await self._refuse_active(orders)
         # First every row, then the queue: attempts at work would slow down what the caller waits for.
         requested = [await self._request_or_find(request) for request in requests]
-        await self._worker.queue.enqueue_many([(made.run.id, None) for made in requested if made.created])
+        await self._jobs.enqueue_many([(made.run.id, None) for made in requested if made.created])
         return [made.run for made in requested]
 
     async def retry(self, run_id: str, by: Mapping[str, str], idempotency_key: str | None = None) -> Requested:
@@ -135,7 +136,7 @@ class Orders:
 
         """
         run = await self._runs.cancel(run_id, by)
-        await self._worker.cancel(run_id)
+        await self._jobs.cancel(run_id)
         return run
 
     async def ask(self, workflow_id: str, node_id: str, intent: Intent) -> None:
@@ -189,7 +190,7 @@ class Orders:
     async def _submit(self, request: RunRequest) -> Requested:
         requested = await self._request(request)
         if requested.created:
-            await self._worker.enqueue(requested.run.id)
+            await self._jobs.enqueue(requested.run.id)
         return requested
 
     async def _request(self, request: RunRequest) -> Requested:

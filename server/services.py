@@ -17,6 +17,7 @@ from crdt.errors import RoomUnavailable
 from crdt.json import Json
 from crdt.room import Room
 from crdt.rooms import Rooms
+from jobs.queue import JobQueue
 from jobs.run import node_patch
 from jobs.runs import Runs
 from jobs.storage import DiskStore
@@ -26,6 +27,7 @@ from server.closings import Closings
 from server.crowd import Crowd
 from server.errors import WorkflowNotFound
 from server.metrics import Metrics
+from server.news import RunNews
 from server.orders import Orders
 from server.origins import Origins
 from server.proxies import Proxies
@@ -42,7 +44,6 @@ class Services:
 
     app_url: str
     process_id: str
-    worker_id: str
     engine: AsyncEngine
     catalog: Catalog
     rooms: Rooms
@@ -50,9 +51,10 @@ class Services:
     registry: Registry
     images: DiskStore
     images_folder: Path
-    worker: Worker
+    jobs: Worker | JobQueue
     orders: Orders
     signals: RunSignals
+    news: RunNews
     metrics: Metrics
     origins: Origins
     proxies: Proxies

@@ -45,7 +45,10 @@ class Settings(BaseSettings):
     )
     data: Path = Field(Path("data"), alias="DARKROOM_DATA", description="folder of the SQLite file and the pictures")
     redis_url: SecretStr | None = Field(
-        None, alias="REDIS_URL", description="job queue in Redis; unset: the queue is in this process"
+        None, alias="REDIS_URL", description="jobs and what processes tell each other; unset: all in this process"
+    )
+    role: Literal["all", "web", "worker"] = Field(
+        "all", alias="DARKROOM_ROLE", description="what this process does: all, web or worker"
     )
     app_url: str | None = Field(
         None, alias="APP_URL", description="public address, used in image URLs; unset: http://HOST:PORT"
@@ -132,7 +135,7 @@ class Settings(BaseSettings):
             return tuple(part.strip() for part in value.split(",") if part.strip())
         return value
 
-    @field_validator("log_level", "log_format", mode="before")
+    @field_validator("log_level", "log_format", "role", mode="before")
     @classmethod
     def _lower(cls, value: object) -> object:
         return value.lower() if isinstance(value, str) else value
@@ -183,6 +186,18 @@ class Settings(BaseSettings):
                 f"HOST is {self.host}, but without access tokens everyone who reaches it is an editor: "
                 "set DARKROOM_SECRET, or use a loopback address (127.0.0.1)"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _fleet(self) -> Self:
+        missing = {}
+        if self.redis_url is None:
+            missing["REDIS_URL"] = "a redis:// address"
+        if sa.make_url(self.database).get_backend_name() == "sqlite":
+            missing["DATABASE_URL"] = "a postgresql:// address"
+        if self.role != "all" and missing:
+            wanted = " and ".join(f"{name} to {what}" for name, what in missing.items())
+            raise ValueError(f"DARKROOM_ROLE is {self.role}, which works with other processes: set {wanted}")
         return self
 
     @property

@@ -58,7 +58,7 @@ async def stream(services: Services, run: Run, after: int, caller: Caller) -> As
     """
     yield f"retry: {_RETRY_MS}\n\n"
     told_at = time.monotonic()
-    with services.signals.watch(run.id) as watch:
+    async with services.news.follow(run) as watch:
         while not services.stopping.is_set() and not caller.expired:
             for event in await services.runs.events(run.id, after):
                 after, told_at = event.seq, time.monotonic()

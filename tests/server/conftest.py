@@ -7,8 +7,8 @@ import httpx2
 import pytest
 
 from server.app import create_app
+from server.parts import Parts
 from server.settings import Settings, read_settings
-from server.wiring import Parts
 from tests.server.api import Api
 
 

@@ -8,9 +8,9 @@ from pycrdt import Map
 
 from crdt import canvas
 from jobs.tables import workers
-from server.routes.health import OLDEST_EDIT_S
+from server.parts import CountedStore, Parts
 from server.settings import Settings
-from server.wiring import CountedStore, Parts
+from server.web_role import OLDEST_EDIT_S
 from tests.server.api import Api, node
 from tests.server.conftest import running
 

@@ -38,7 +38,7 @@ from providers.base import (
 )
 from server.__main__ import main
 from server.metrics import Metrics
-from server.wiring import CountedStore, Parts
+from server.parts import CountedStore, Parts
 
 POINTS: Final = (
     "generating",

@@ -126,8 +126,8 @@ class ServerProcess:
         Raises:
             StartError: It ended first, or was not ready in time; with its log.
         """
-        self._launch()
-        await asyncio.to_thread(self._await_ready, timeout_s)
+        self.launch()
+        await asyncio.to_thread(self.await_ready, timeout_s)
         return self
 
     async def kill(self) -> None:
@@ -145,8 +145,8 @@ class ServerProcess:
 
     def start_now(self, timeout_s: float = _READY_TIMEOUT_S) -> Self:
         """As `start`, for code that has no event loop."""
-        self._launch()
-        self._await_ready(timeout_s)
+        self.launch()
+        self.await_ready(timeout_s)
         return self
 
     def stop(self, how: signal.Signals = signal.SIGTERM, patience_s: float = 20.0) -> int:
@@ -156,7 +156,7 @@ class ServerProcess:
         process, self._process = self._process, None
         return stop(process, how, patience_s)
 
-    def _launch(self) -> None:
+    def launch(self) -> None:
         """Start the process without waiting. On the main thread only: the child ends with the thread that starts it."""
         assert not self.running, "the server is running already"
         self.data.mkdir(parents=True, exist_ok=True)
@@ -166,7 +166,8 @@ class ServerProcess:
         command = [sys.executable, "-m", self.module, "serve", "--host", LOOPBACK, "--port", str(self.port), *self.args]
         self._process = spawn(command, log=self._log, env={**inherited, **settings}, cwd=ROOT)
 
-    def _await_ready(self, timeout_s: float) -> None:
+    def await_ready(self, timeout_s: float = _READY_TIMEOUT_S) -> None:
+        """Wait until /readyz answers 200; raises StartError."""
         process = self._process
         assert process is not None
         for _ in range(int(timeout_s / _POLL_S)):

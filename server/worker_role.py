@@ -1,0 +1,33 @@
+"""A process that only works on runs: no rooms, no documents; what it has to tell goes over the bus."""
+
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from crdt.redis_sender import RedisSender
+from server.errors import StartupError
+from server.ground import Ground
+from server.news import DistantNews
+from server.running import Running
+
+logger = logging.getLogger(__name__)
+
+
+@asynccontextmanager
+async def start_worker(ground: Ground) -> AsyncIterator[Running]:
+    """A worker, until the end of the context.
+
+    Raises:
+        StartupError: There is no Redis to work with.
+
+    """
+    if ground.redis_url is None:
+        raise StartupError("REDIS_URL: a worker takes its jobs from Redis; set it to a redis:// address")
+    if ground.settings.app_url is None:
+        facts = {"action": "no_app_url", "app_url": ground.settings.public_url}
+        logger.warning("APP_URL is not set: pictures get the address of this machine and this port", extra=facts)
+    async with RedisSender(ground.redis_url, ground.process_id) as sender:
+        news = DistantNews(ground.process_id, sender, ground.accounts)
+        runs = ground.make_runs(news.hint)
+        async with ground.make_worker(runs, news.report):
+            yield Running(ground.engine, ground.metrics, ground.checks(sender, works=True))
