@@ -16,6 +16,7 @@ from crdt.protocol import Reader, var_bytes, var_uint
 
 VERSION: Final = 1
 """First byte of every frame; others, of a newer release beside this one, are passed over."""
+GONE: Final = b"gone"
 HEAD_BYTES: Final = 64 * 1024
 """Updates larger than this do not travel on the bus: others read them from SQL."""
 
@@ -32,7 +33,11 @@ class Kind(IntEnum):
     PROGRESS = 4
     """How far a run is, JSON, for the keeper's awareness state."""
     BEAT = 5
-    """A process lives, and its frames arrive; of no room."""
+    """A process lives, and its frames arrive; with `GONE`, it stops. Of no room."""
+    PRESENCE = 6
+    """Awareness states of clients of the sender, as in an awareness message."""
+    WHO = 7
+    """The sender asks for everybody's presence."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,12 +87,17 @@ Received = Callable[[str, Frame], None]
 class Bus(Protocol):
     """What rooms need of a message bus.
 
-    `received(room, frame)` is set by the owner before the first `join` and is called on the event loop; `changed()` is
-    called whenever `up` has changed.
+    What the owner sets before the first `join` is called on the event loop: `received(room, frame)`, `changed()`
+    whenever `up` has changed, and `gone(process)` when another process has stopped or was not heard for long.
     """
 
     received: Received
     changed: Callable[[], None]
+    gone: Callable[[str], None]
+
+    @property
+    def others(self) -> bool:
+        """Whether other processes may listen."""
 
     @property
     def up(self) -> bool:
@@ -119,6 +129,12 @@ class MemoryBus:
         self.rooms: Counter[str] = Counter()
         self.received: Received = unheard
         self.changed: Callable[[], None] = unchanged
+        self.gone: Callable[[str], None] = forgotten
+
+    @property
+    def others(self) -> bool:
+        """Whether there is another member."""
+        return len(self._hub.members) > 1
 
     @property
     def up(self) -> bool:
@@ -148,3 +164,7 @@ def unheard(_room: str, _frame: Frame) -> None:
 
 def unchanged() -> None:
     """Stand in until the owner sets `changed`."""
+
+
+def forgotten(_process: str) -> None:
+    """Stand in until the owner sets `gone`."""

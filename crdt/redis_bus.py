@@ -4,10 +4,11 @@ import asyncio
 import contextlib
 import math
 from collections import Counter, deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from types import TracebackType
 from typing import Any, Final
 
-from crdt.bus import Frame, Kind, Received, unheard
+from crdt.bus import GONE, Frame, Kind, Received, forgotten, unheard
 from crdt.redis_sender import PROCESSES, UNREACHABLE, BusPace, RedisSender, channel_of
 
 _PREFIX: Final = channel_of("").removesuffix("}").encode()
@@ -36,6 +37,22 @@ class RedisBus(RedisSender):
         self._unconfirmed: dict[str, deque[asyncio.Future[None]]] = {}
         self._broken: asyncio.Future[None] | None = None
         self._heard_at = 0.0
+        self.gone: Callable[[str], None] = forgotten
+        self._heard: dict[str, float] = {}
+        """Other processes, and when each was heard last."""
+
+    @property
+    def others(self) -> bool:
+        """Whether other processes may listen: always, they come and go."""
+        return True
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Say that we stop, send what is queued, in bounded time, and disconnect."""
+        if self.up:
+            self._put(PROCESSES, Frame(Kind.BEAT, self.process_id, payload=GONE))
+        await super().__aexit__(kind, error, trace)
 
     async def join(self, room: str) -> None:
         """Subscribe; returns when confirmed, or at once while the bus is down."""
@@ -113,6 +130,20 @@ class RedisBus(RedisSender):
     async def _until_broken(self, broken: "asyncio.Future[None]") -> None:
         await broken
 
+    async def _run(self) -> None:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(super()._run())
+            group.create_task(self._miss_others())
+
+    async def _miss_others(self) -> None:
+        """Find processes that died, also while the bus is down: nobody knows then whether they live."""
+        while True:
+            await asyncio.sleep(self.pace.beat_s)
+            now = asyncio.get_running_loop().time()
+            for process in [name for name, at in self._heard.items() if now - at > self.pace.gone_s]:
+                del self._heard[process]
+                self.gone(process)
+
     async def _beat(self) -> None:
         loop = asyncio.get_running_loop()
         self._heard_at = loop.time()
@@ -149,6 +180,11 @@ class RedisBus(RedisSender):
             if frame.kind is Kind.BEAT:
                 self._heard_at = asyncio.get_running_loop().time()
             return
+        if frame.kind is Kind.BEAT and frame.payload == GONE:
+            self._heard.pop(frame.sender, None)
+            self.gone(frame.sender)
+            return
+        self._heard[frame.sender] = asyncio.get_running_loop().time()
         if frame.kind is not Kind.BEAT:
             with contextlib.suppress(UnicodeDecodeError):
                 self.received(_room_of(channel), frame)

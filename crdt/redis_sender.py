@@ -39,6 +39,7 @@ class BusPace:
         answer_s: For an answer of Redis.
         beat_s: Between two beats of our own.
         silence_s: From the last beat of ours that came back until the bus counts as down.
+        gone_s: From the last beat of another process until its clients count as gone.
         retry_s: Before the first new connection; doubled each time, up to `retry_most_s`, half of it by chance.
         retry_most_s: The longest.
 
@@ -47,6 +48,7 @@ class BusPace:
     answer_s: float = 2.0
     beat_s: float = 2.0
     silence_s: float = 5.0
+    gone_s: float = 10.0
     retry_s: float = 0.1
     retry_most_s: float = 2.0
 

@@ -125,6 +125,8 @@ class Room:
         """Of a compacted document only."""
         self.poisoned: Callable[[Room, Poison], None] | None = None
         """Called with an update that could not be applied."""
+        self.told_presence: Callable[[Room, list[AwarenessEntry]], None] | None = None
+        """Called with the states that our own peers were told of, for other processes."""
         self.askers: dict[str, Mapping[str, str]] = {}
         """Who put the request into a node that holds one, as far as somebody vouches for them; the keeper clears it."""
         self.weight = Weight(sum(map(len, state)), max_bytes)
@@ -546,7 +548,10 @@ class Room:
         if self.presence.dirty:
             now = self._loop.time()
             if len(self.peers) <= CROWD or now >= self._awareness_sent_at + AWARENESS_TICK_S:
-                frames.append(binary_frame(protocol.awareness_message(self.presence.take_dirty())))
+                entries = self.presence.take_dirty()
+                frames.append(binary_frame(protocol.awareness_message(entries)))
+                if self.told_presence is not None:
+                    self.told_presence(self, self.presence.own(entries))
                 self._awareness_sent_at = now
                 if self._awareness_timer is not None:
                     self._awareness_timer.cancel()
@@ -605,6 +610,21 @@ class Room:
         entry = self._server_entry
         self._server_entry = AwarenessEntry(entry.client_id, entry.clock + 1, text)
         self.presence.set(self, self._server_entry)
+        self._schedule_awareness()
+
+    def receive_distant(self, process: str, body: bytes) -> None:
+        """Take awareness states of clients of another process.
+
+        Raises:
+            ProtocolError: They cannot be read.
+
+        """
+        self.presence.receive_distant(process, protocol.parse_awareness(body).entries)
+        self._schedule_awareness()
+
+    def forget_distant(self, process: str) -> None:
+        """Another process is gone: so are its clients."""
+        self.presence.leave(process)
         self._schedule_awareness()
 
     def renew(self) -> None:

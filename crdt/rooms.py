@@ -18,7 +18,7 @@ from crdt.bus import HEAD_BYTES, Bus, Frame, Kind
 from crdt.child import ChildFailed
 from crdt.close_codes import Close
 from crdt.entry import Entry
-from crdt.errors import BadUpdate, InvalidRoomId, Poison, RoomUnavailable, TooManyRooms
+from crdt.errors import BadUpdate, InvalidRoomId, Poison, ProtocolError, RoomUnavailable, TooManyRooms
 from crdt.folding import FOLD_BYTES, fold_apart
 from crdt.growth import Growth, GrowthLimits
 from crdt.guard import Guard
@@ -32,6 +32,7 @@ from crdt.quarantine import Quarantine, Why
 from crdt.receipts import Receipt
 from crdt.room import KEEPER_BASE, Origin, Room
 from crdt.rows import Loaded
+from crdt.shared_presence import SharedPresence
 from crdt.store import SqlStore
 from crdt.watch import Touched
 from crdt.weight import MAX_DOCUMENT_BYTES
@@ -134,6 +135,8 @@ class Rooms:
         self._bus_changed = asyncio.Event()
         bus.received = self._received
         bus.changed = self._bus_changed.set
+        bus.gone = lambda process: self._presence.gone(self.all_open(), process)
+        self._presence = SharedPresence(bus, process_id)
 
     # Life
 
@@ -274,6 +277,7 @@ class Rooms:
             entry = self._entries[room_id]
             entry.complete = room.is_keeper and loaded.mirror_seq < loaded.seq
             entry.room = room
+            self._presence.opened(room)
             if room.is_keeper:
                 async for slice_ in in_turns(canvas.node_ids(room.doc)):
                     with room.transact() as doc:
@@ -414,6 +418,7 @@ class Rooms:
             logger.exception("lease not given back", extra={"action": "release_failed", "room": room.id})
         finally:
             room.dispose()
+            self._presence.closed(room)
             self._evictions.pop(room.id, None)
             self._trim_later()
 
@@ -594,7 +599,9 @@ class Rooms:
                 self.listener.room_hinted(room, frame.payload.decode())
             elif self.listener is not None and room.is_keeper and frame.kind is Kind.PROGRESS:
                 self.listener.room_progress(room, frame.told)
-        except (BadUpdate, ValueError):
+            elif frame.kind in {Kind.PRESENCE, Kind.WHO}:
+                self._presence.received(room, frame)
+        except (BadUpdate, ProtocolError, ValueError):
             logger.exception("frame from the bus refused", extra={"action": "bad_frame", "room": room_id})
 
     async def _tick_forever(self) -> None:
@@ -607,6 +614,8 @@ class Rooms:
                     await self._bus_changed.wait()
             if loop.time() < due:
                 # Also when the bus is back: what others said meanwhile was said to nobody here.
+                if self._bus.up and self._bus_changed.is_set():
+                    self._presence.ask(self.all_open())
                 self._bus_changed.clear()
                 await self._guard(self._look_around, "catch_up_failed", "")
             else:
@@ -653,6 +662,8 @@ class Rooms:
         if fence is None and not room.is_keeper:
             return
         room.rebase(fence)
+        if fence is None:
+            room.set_server_state(None)  # From now on another process tells how far runs are.
         entry = self._entries.get(room.id)
         if fence is not None and entry is not None:
             entry.complete = True

@@ -141,8 +141,10 @@ async def test_a_redis_that_answers_nothing_is_noticed_and_sending_to_it_costs_n
         await other.until(up=False)
         async with asyncio.timeout(0.1):
             await other.bus.join("r")
+        one.bus._pool.connection_kwargs["port"] = 1
         own_redis.resume()
         await other.until(up=True)
+        one.bus._pool.connection_kwargs["port"] = own_redis.port
         await one.until(up=True)
         async with asyncio.timeout(5):
             while (await other.next())[1].seq <= MAX_QUEUED:

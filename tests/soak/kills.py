@@ -36,8 +36,11 @@ from tests.support.redis import RedisServer
 from tests.support.server import ServerFactory, ServerProcess
 
 CANVASES = 8
-AT_ONCE = 8
+AT_ONCE = 4
 """Runs that are under way at most; each of them is hit when its process is killed."""
+CALL_S = {"memory": (0.1, 1.0), "fleet": (0.5, 6.0)}
+"""How long a picture takes. Where one process does everything and is killed every other second, longer ones would be
+given up: a run that was at work in three processes that died is taken for their murderer."""
 SETTLED_S = 15.0
 STORING_S = 1.0
 """An answer may not be in SQL yet for so long; a kill then hits its call as well."""
@@ -176,7 +179,7 @@ async def under_way(site: Site) -> int:
 async def kill(site: Site, kills: int) -> None:
     """Kill some process at a random moment, start it again, and so on."""
     for number in range(kills):
-        await asyncio.sleep(random.uniform(0.05, 1.5))  # noqa: S311 - not a secret
+        await asyncio.sleep(random.uniform(0.1, 3.0))  # noqa: S311 - not a secret
         name = random.choice(list(site.processes))  # noqa: S311 - not a secret
         server = site.processes[name]
         await server.kill()
@@ -229,8 +232,8 @@ async def judge(site: Site, settled_s: float) -> bool:
     rows = await site.rows(sa.select(runs))
     events: dict[str, list[tuple[int, str]]] = {}
     query = sa.select(run_events.c.run_id, run_events.c.seq, run_events.c.kind)
-    for run_id, seq, kind in await site.rows(query.order_by(run_events.c.run_id, run_events.c.seq)):
-        events.setdefault(run_id, []).append((seq, kind))
+    for event in await site.rows(query.order_by(run_events.c.run_id, run_events.c.seq)):
+        events.setdefault(event.run_id, []).append((event.seq, event.kind))
     pictures = Counter(row.run_id for row in await site.rows(sa.select(generated_images.c.run_id)))
     keys = [row.key for row in await site.rows(sa.select(generated_images.c.key))]
     status = Counter(row.status for row in rows)
@@ -310,7 +313,8 @@ async def _both(site: Site, places: Sequence[tuple[str, str]], kills: int) -> As
 
 async def soak(name: str, count: int, kills: int, folder: Path) -> bool:
     """One topology under fire."""
-    async with SlowVendor().serving() as vendor:
+    least_s, most_s = CALL_S[name]
+    async with SlowVendor(least_s=least_s, most_s=most_s).serving() as vendor:
         with topology(name, folder, vendor) as site:
             begun = monotonic()
             places = await fill(site, count)

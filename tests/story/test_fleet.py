@@ -1,6 +1,5 @@
 """Two web processes and two workers: what happens in one is seen in the others, and nothing happens twice."""
 
-import asyncio
 import time
 from collections.abc import Iterator
 
