@@ -97,6 +97,7 @@ class Worker:
         self._held: dict[str, _Hold] = {}
         self._stack = AsyncExitStack()
         self._stopping = False
+        self._doubt = asyncio.Event()
 
     @property
     def active(self) -> frozenset[str]:
@@ -151,6 +152,10 @@ class Worker:
             for task in (*self._tasks, self._work):
                 task.cancel()
             await self._stack.__aexit__(kind, error, trace)
+
+    def doubt_queue(self) -> None:
+        """The queue was away: it may have come back empty, and jobs meant for it were lost. Sweep everything now."""
+        self._doubt.set()
 
     async def sweep(self, *, everything: bool = False) -> int:
         """Queue every unfinished run that nobody seems to work on, and let go of those that were taken from us.
@@ -224,7 +229,11 @@ class Worker:
                 everything = False
                 if found:
                     logger.info("swept", extra={"action": "swept", "runs": found})
-            await asyncio.sleep(self._pace.trouble_s if everything else self._pace.sweep_s)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._pace.trouble_s if everything else self._pace.sweep_s):
+                    await self._doubt.wait()
+                everything = True
+            self._doubt.clear()
 
     async def _beat_forever(self, liveness: Liveness) -> None:
         while True:

@@ -13,6 +13,7 @@ from crdt.redis_bus import RedisBus
 from crdt.rooms import RoomLimits, Rooms
 from jobs.projector import Projector
 from jobs.queue import JobQueue
+from jobs.worker import Worker
 from server.closings import Closings
 from server.crowd import Crowd
 from server.ground import Ground
@@ -53,6 +54,8 @@ async def start_web(ground: Ground, *, works: bool) -> AsyncIterator[Running]:
             rooms, runs, orders.ask, ground.workshop, ground.images, vouched=settings.secret is not None
         )
         rooms.listener, rooms.hints_missed = projector, projector.reconcile_open_rooms
+        if isinstance(jobs, Worker):
+            _sweep_after_outages(bus, jobs)
         await rooms.start()
         stack.push_async_callback(rooms.stop)
         await stack.enter_async_context(projector)
@@ -88,6 +91,17 @@ async def _enter_bus(stack: AsyncExitStack, ground: Ground) -> Bus:
     if ground.redis_url is None:
         return MemoryBus()
     return await stack.enter_async_context(RedisBus(ground.redis_url, ground.process_id))
+
+
+def _sweep_after_outages(bus: Bus, worker: Worker) -> None:
+    to_rooms = bus.changed
+
+    def changed() -> None:
+        to_rooms()
+        if bus.up:
+            worker.doubt_queue()
+
+    bus.changed = changed
 
 
 def _limits(ground: Ground) -> RoomLimits:

@@ -29,5 +29,7 @@ async def start_worker(ground: Ground) -> AsyncIterator[Running]:
     async with RedisSender(ground.redis_url, ground.process_id) as sender:
         news = DistantNews(ground.process_id, sender, ground.accounts)
         runs = ground.make_runs(news.hint)
-        async with ground.make_worker(runs, news.report):
+        worker = ground.make_worker(runs, news.report)
+        sender.changed = lambda: worker.doubt_queue() if sender.up else None
+        async with worker:
             yield Running(ground.engine, ground.metrics, ground.checks(sender, works=True))

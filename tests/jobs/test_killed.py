@@ -3,8 +3,10 @@
 import asyncio
 import contextlib
 import datetime as dt
+import signal
 import sys
 import uuid
+from asyncio.subprocess import Process
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -20,14 +22,14 @@ from tests.support.redis import RedisServer
 
 
 @asynccontextmanager
-async def process(database_url: str, docket_url: str, folder: Path) -> AsyncIterator[None]:
+async def process(database_url: str, docket_url: str, folder: Path) -> AsyncIterator[Process]:
     """A worker process in the middle of a call of its maker; killed at the end."""
     arguments = ["-m", "tests.jobs.at_work", database_url, docket_url, str(folder)]
     child = await asyncio.create_subprocess_exec(sys.executable, *arguments, stdout=asyncio.subprocess.PIPE)
     try:
         assert child.stdout is not None
         assert await asyncio.wait_for(child.stdout.readline(), 30) == b"submitted\n"
-        yield
+        yield child
     finally:
         with contextlib.suppress(ProcessLookupError):
             child.kill()
@@ -61,6 +63,30 @@ async def test_a_killed_workers_run_goes_to_the_other_worker(
     await other.__aexit__(None, None, None)
     assert (done.status, done.attempt) == (Status.COMPLETED, 2)
     assert len(at.provider.requests) == 1
+
+
+async def test_a_worker_frozen_past_its_lease_records_nothing_when_it_goes_on(
+    engine: AsyncEngine, database_url: str, tmp_path: Path, redis_url: str
+) -> None:
+    run = await pending(Runs(engine, hint=Hints()))
+    pace = Pace(check_s=0.02, trouble_s=0.05, redelivery_s=0.3)
+    hints = Hints()
+    runs = Runs(engine, hint=hints, lease_s=0.3)
+    options = {"name": "darkroom-killed", "pace": pace, "runs": runs, "hints": hints}
+    async with process(database_url, redis_url, tmp_path) as frozen:
+        frozen.send_signal(signal.SIGSTOP)
+        async with asyncio.timeout(10), workplace(engine, tmp_path, FakeProvider(), redis_url, **options) as (at, _):
+            done = await hints.ended(at.runs, run.id)
+            files = at.files()
+            (tmp_path / "go").touch()
+            frozen.send_signal(signal.SIGCONT)
+            assert frozen.stdout is not None
+            assert await frozen.stdout.readline() == b"done\n"
+        assert len(at.provider.requests) == 1
+        assert at.files() == files
+    assert await at.runs.get(run.id) == done
+    assert await image_count(engine, run.id) == 1
+    assert await event_kinds(engine, run.id) == ["requested", "started", "started", "completed"]
 
 
 async def test_a_run_that_kills_every_worker_is_given_up(

@@ -22,9 +22,11 @@ def fleet(
     factory = ServerFactory(folder)
     redis_server.flush()
     fleet = Fleet(factory, folder, postgres_server.url(postgres_server.create()), redis_server.url)
-    fleet.start_now("web", "web", "worker", "worker")
-    yield fleet
-    factory.stop_all()
+    try:
+        fleet.start_now("web", "web", "worker", "worker")
+        yield fleet
+    finally:
+        factory.stop_all()
 
 
 async def test_a_run_asked_for_at_one_web_process_develops_at_the_other(fleet: Fleet, node_peer: NodePeers) -> None:
