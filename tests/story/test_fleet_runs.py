@@ -102,6 +102,22 @@ async def test_progress_of_a_run_is_seen_by_whoever_watches_at_any_web_process(
         await stock.wait("server", absent=True)
 
 
+async def test_an_event_stream_hears_at_once_of_a_run_whose_canvas_is_not_open_there(
+    fleet: Fleet, vendor: OpenAIEmulator
+) -> None:
+    async with canvas_api(fleet.webs[0].url) as api, canvas_api(fleet.webs[1].url, api.workflow_id) as other:
+        await canvas(api, "n1")
+        vendor.script(Behaviour(hold=Hold.ANSWER))
+        job = (await api.generate("n1")).json()["jobId"]
+        await vendor.wait_held()
+        follow = asyncio.create_task(other.ended(job))
+        assert (await other.job(job))["status"] == "running"
+        vendor.release()
+        released = time.monotonic()
+        assert (await follow)["status"] == "completed"
+        assert time.monotonic() - released < 1.5, "it was polled, not told"
+
+
 async def test_a_cancel_at_a_web_process_reaches_the_worker_at_once(fleet: Fleet, vendor: OpenAIEmulator) -> None:
     async with canvas_api(fleet.webs[1].url) as api:
         await canvas(api, "n1")
