@@ -126,7 +126,7 @@ class Room:
         self.poisoned: Callable[[Room, Poison], None] | None = None
         """Called with an update that could not be applied."""
         self.told_presence: Callable[[Room, list[AwarenessEntry]], None] | None = None
-        """Called with the states that our own peers were told of, for other processes."""
+        """Called with the states that peers were told of."""
         self.askers: dict[str, Mapping[str, str]] = {}
         """Who put the request into a node that holds one, as far as somebody vouches for them; the keeper clears it."""
         self.weight = Weight(sum(map(len, state)), max_bytes)
@@ -551,7 +551,7 @@ class Room:
                 entries = self.presence.take_dirty()
                 frames.append(binary_frame(protocol.awareness_message(entries)))
                 if self.told_presence is not None:
-                    self.told_presence(self, self.presence.own(entries))
+                    self.told_presence(self, entries)
                 self._awareness_sent_at = now
                 if self._awareness_timer is not None:
                     self._awareness_timer.cancel()

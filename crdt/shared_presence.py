@@ -60,13 +60,13 @@ class SharedPresence:
         if frame.kind is Kind.PRESENCE:
             room.receive_distant(frame.sender, frame.payload)
         else:
-            self._told(room, room.presence.own(room.presence.everyone()))
+            self._told(room, room.presence.everyone())
 
     def ask(self, rooms: Iterable[Room]) -> None:
         """After an outage: ask who is there, and say who is here."""
         for room in rooms:
             self._bus.send(room.id, Frame(Kind.WHO, self._process_id))
-            self._told(room, room.presence.own(room.presence.everyone()))
+            self._told(room, room.presence.everyone())
 
     def gone(self, rooms: Iterable[Room], process: str) -> None:
         """Another process is gone: so are its clients."""
@@ -74,7 +74,10 @@ class SharedPresence:
             room.forget_distant(process)
 
     def _told(self, room: Room, entries: list[AwarenessEntry]) -> None:
-        if not entries or not self._bus.others:
+        if not self._bus.others:
+            return
+        entries = room.presence.own(entries)
+        if not entries:
             return
         line = self._lines.setdefault(room, _Line())
         line.entries.update((entry.client_id, entry) for entry in entries)

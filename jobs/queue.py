@@ -1,6 +1,7 @@
 """The queue of runs to advance, in Redis or in this process: hints. A lost entry is found again by the sweep."""
 
 import asyncio
+import contextlib
 import datetime as dt
 import logging
 from collections.abc import Awaitable, Callable, Sequence
@@ -11,6 +12,7 @@ from typing import Final, Self
 
 from docket import Docket
 from docket.dependencies import Perpetual
+from redis.exceptions import ConnectionError as ConnectionLost
 from redis.exceptions import RedisError
 
 logger = logging.getLogger(__name__)
@@ -19,6 +21,7 @@ UNREACHABLE: Final = (RedisError, OSError, TimeoutError)
 """What the queue raises while Redis is away."""
 CANCELS_AT_ONCE: Final = 20
 """Calls to the queue at a time when many runs are cancelled together."""
+TRIES: Final = 3
 _RECORD_TTL: Final = dt.timedelta(minutes=1)
 
 
@@ -92,21 +95,22 @@ class JobQueue:
             Whether the queue took it; if not, the sweep will find the run.
 
         """
-        return await self._bounded(self._add(run_id, when), "enqueue_lost", run_id)
+        return await self._bounded(lambda: self._add(run_id, when), "enqueue_lost", run_id)
 
     async def enqueue_many(self, jobs: Sequence[tuple[str, dt.datetime | None]]) -> bool:
         """As `enqueue`, for many runs in few round trips."""
         calls = [self.docket.call(self._advance, when=when, key=run_id)(run_id) for run_id, when in jobs]
-        return await self._bounded(self.docket.add_many(calls), "enqueue_lost", f"{len(jobs)} runs")
+        return await self._bounded(lambda: self.docket.add_many(calls), "enqueue_lost", f"{len(jobs)} runs")
 
     async def wake(self, run_id: str) -> bool:
         """Have a parked run advanced now instead of later, as when its maker calls back."""
         now = dt.datetime.now(dt.UTC)
-        return await self._bounded(self.docket.replace(self._advance, now, run_id)(run_id), "wake_lost", run_id)
+        replace = self.docket.replace(self._advance, now, run_id)
+        return await self._bounded(lambda: replace(run_id), "wake_lost", run_id)
 
     async def cancel(self, run_id: str) -> bool:
         """Stop the job of a run whose cancel is committed, wherever it is, and have its maker told."""
-        return await self._bounded(self._cancel(run_id), "cancel_lost", run_id)
+        return await self._bounded(lambda: self._cancel(run_id), "cancel_lost", run_id)
 
     async def cancel_many(self, run_ids: Sequence[str], cancel: Callable[[str], Awaitable[bool]] | None = None) -> None:
         """As `cancel`, for many runs that were begun; so many at once, each in bounded time.
@@ -131,12 +135,21 @@ class JobQueue:
         await self.docket.cancel(run_id)
         await self.docket.add(self._abandon, key=f"abandon-{run_id}")(run_id)
 
-    async def _bounded(self, work: Awaitable[object], action: str, run_id: str) -> bool:
+    async def _bounded(self, work: Callable[[], Awaitable[object]], action: str, run_id: str) -> bool:
         try:
             async with asyncio.timeout(self._limit_s):
-                await work
+                await _insist(work)
         except UNREACHABLE as error:
             facts = {"action": action, "run_id": run_id, "reason": type(error).__name__}
             logger.warning("the job queue does not answer", extra=facts)
             return False
         return True
+
+
+async def _insist(work: Callable[[], Awaitable[object]]) -> None:
+    """Do it, on another connection where one turns out to be dead: after an outage the pool is full of those."""
+    for _ in range(TRIES - 1):
+        with contextlib.suppress(ConnectionLost):
+            await work()
+            return
+    await work()

@@ -155,9 +155,9 @@ def bind(host: str, port: int) -> socket.socket:
 class _Server(uvicorn.Server):
     """uvicorn, told to stop by its owner, and saying where it serves once it does."""
 
-    def __init__(self, config: uvicorn.Config, address: str, drain: Callable[[], Awaitable[None]]) -> None:
+    def __init__(self, config: uvicorn.Config, doing: str, drain: Callable[[], Awaitable[None]]) -> None:
         super().__init__(config)
-        self._address = address
+        self._doing = doing
         self._drain = drain
 
     @contextlib.contextmanager
@@ -168,7 +168,7 @@ class _Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Accept connections, and say so."""
         await super().startup(sockets)
-        sys.stdout.write(f"Darkroom is serving at {self._address}\n")
+        sys.stdout.write(f"Darkroom is {self._doing}\n")
         sys.stdout.flush()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
@@ -205,7 +205,10 @@ class _Process:
             backlog=_BACKLOG,
         )
         self._settings = settings
-        self._server = _Server(self._config, settings.public_url, self._drain)
+        doing = f"serving at {settings.public_url}"
+        if settings.role == "worker":
+            doing = f"working on runs; how it is: http://{settings.host}:{settings.port}/readyz"
+        self._server = _Server(self._config, doing, self._drain)
         self._task: asyncio.Task[None] | None = None
         self._stopping = False
         self._code = 0

@@ -74,7 +74,12 @@ class SiteFacts:
     newest_schema: str | None = None
     rooms: int = 0
     serving: int = 0
-    """Processes that live."""
+    """Processes with canvases that live."""
+    workers: int = 0
+    """Workers that live."""
+    redis_error: str | None = None
+    redis_policy: str | None = None
+    """What Redis does when its memory is full; None where it does not tell."""
     disk_free_bytes: int | None = None
     """None when the folder cannot be looked at."""
     images_error: str | None = None
@@ -107,7 +112,8 @@ class Report:
 def diagnose(settings: Settings, site: SiteFacts, rooms: tuple[RoomFacts, ...]) -> Report:
     """Everything that is wrong."""
     limit = settings.max_document_bytes
-    found = [*_settings(settings), *_site(site), *(finding for room in rooms for finding in _room(room, limit))]
+    of_rooms = (finding for room in rooms for finding in _room(room, limit))
+    found = [*_settings(settings), *_fleet(settings, site), *_site(site), *of_rooms]
     return Report(site, rooms, tuple(found))
 
 
@@ -130,6 +136,19 @@ def _settings(settings: Settings) -> Iterator[Finding]:
         yield _warning("settings", "DARKROOM_MAX_MESSAGE_BYTES is more than DARKROOM_MAX_DOCUMENT_BYTES takes")
     if settings.redis_url is not None and settings.database_url is None:
         yield _warning("settings", "REDIS_URL is set, but SQLite serves one process only: set DATABASE_URL to Postgres")
+
+
+def _fleet(settings: Settings, site: SiteFacts) -> Iterator[Finding]:
+    if site.redis_error is not None:
+        text = f"Redis does not answer ({site.redis_error}): jobs wait, and processes hear each other with a delay"
+        yield _error("redis", f"{text}; start it, or set REDIS_URL right")
+    if site.redis_policy not in {None, "noeviction"}:
+        text = f"Redis throws jobs away when its memory is full (maxmemory-policy {site.redis_policy})"
+        yield _warning("redis", f"{text}: set it to noeviction")
+    if settings.role == "web" and site.database_error is None and not site.workers:
+        yield _error("workers", "no worker is alive, so runs wait: start one with darkroom serve --role worker")
+    if settings.role == "worker" and settings.app_url is None:
+        yield _warning("settings", "APP_URL is not set: pictures of this worker get addresses that lead to the worker")
 
 
 def _site(site: SiteFacts) -> Iterator[Finding]:
@@ -203,7 +222,8 @@ def _error(about: str, text: str) -> Finding:
 def render(report: Report) -> str:
     """The report for people."""
     site = report.site
-    lines = [f"{site.rooms:,} canvases, {site.serving} serving processes, schema {site.schema or 'none'}"]
+    serving = f"{site.serving} serving processes, {site.workers} workers"
+    lines = [f"{site.rooms:,} canvases, {serving}, schema {site.schema or 'none'}"]
     if site.disk_free_bytes is not None:
         lines.append(f"{_size(site.disk_free_bytes)} free for pictures and SQLite")
     lines += [_line(facts) for facts in report.rooms]

@@ -11,6 +11,8 @@ from typing import Any, Final
 import sqlalchemy as sa
 from alembic.script import ScriptDirectory
 from pycrdt import Doc, merge_updates
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -21,13 +23,15 @@ from crdt.rows import Loaded
 from crdt.store import LEASE_S, SqlStore, pack
 from crdt.tables import document_updates, documents, processes, quarantined_updates
 from crdt.update import decode, decode_vector
-from jobs.tables import runs
+from jobs.liveness import LEASE_S as WORKER_LEASE_S
+from jobs.tables import runs, workers
 from server.diagnosis import STUCK_RUN_S, Report, RoomFacts, SiteFacts, diagnose
 from server.errors import StartupError
 from server.files import probe_folder
 from server.migrate import config, reason
 from server.settings import Settings
 
+REDIS_S: Final = 2.0
 MOST_ROOMS: Final = 50
 """Canvases looked at when none is named: the largest."""
 
@@ -45,7 +49,7 @@ async def examine(settings: Settings, images: Path, workflow_id: str | None, dum
         StartupError: There is no such canvas, or its document cannot be written.
 
     """
-    site = _machine(settings, images)
+    site = await _ask_redis(settings, _machine(settings, images))
     missing = _missing_file(settings)
     if missing is not None:
         return diagnose(settings, replace(site, database_error=missing), ())
@@ -73,6 +77,22 @@ def _machine(settings: Settings, images: Path) -> SiteFacts:
     return SiteFacts(newest_schema=newest, disk_free_bytes=free)
 
 
+async def _ask_redis(settings: Settings, site: SiteFacts) -> SiteFacts:
+    if settings.redis_url is None:
+        return site
+    url = settings.redis_url.get_secret_value()
+    async with Redis.from_url(url, retry=None, socket_timeout=REDIS_S, socket_connect_timeout=REDIS_S) as redis:
+        try:
+            await redis.ping()
+        except (RedisError, OSError) as error:
+            return replace(site, redis_error=type(error).__name__)
+        try:
+            policy = await redis.config_get("maxmemory-policy")
+        except RedisError:
+            return site  # Hosted ones do not tell.
+        return replace(site, redis_policy=next(iter(policy.values()), None))
+
+
 def _missing_file(settings: Settings) -> str | None:
     """Why a SQLite file cannot be looked at: to open one that is not there would make it."""
     url = sa.make_url(settings.database)
@@ -97,7 +117,10 @@ async def _read_site(engine: AsyncEngine, site: SiteFacts) -> SiteFacts:
         )
         found = tuple((await connection.execute(stuck.order_by(runs.c.id).limit(1000))).scalars())
         living = await _living(connection, now)
-    return replace(site, schema=schema, rooms=count, serving=len(living), stuck_runs=found)
+        since = now - dt.timedelta(seconds=WORKER_LEASE_S)
+        working = sa.select(sa.func.count()).where(workers.c.seen_at > since)
+        at_work = (await connection.execute(working)).scalar_one()
+    return replace(site, schema=schema, rooms=count, serving=len(living), workers=at_work, stuck_runs=found)
 
 
 async def _living(connection: Any, now: dt.datetime) -> frozenset[str]:

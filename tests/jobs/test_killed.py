@@ -13,6 +13,7 @@ from pathlib import Path
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from jobs.queue import JobQueue
 from jobs.runs import MAX_CRASHES, Runs
 from jobs.state import Status
 from jobs.worker import SETTLED_S, Pace
@@ -128,3 +129,11 @@ async def test_a_redis_that_comes_back_empty_loses_no_run_and_doubles_none(
         for run in (mid_call, lost):
             assert (await at.hints.ended(at.runs, run.id)).status is Status.COMPLETED
     assert sorted(request.run_id for request in provider.requests) == sorted([mid_call.id, lost.id])
+
+
+async def test_the_first_job_after_an_outage_is_taken_although_every_connection_is_dead(own_redis: RedisServer) -> None:
+    async with JobQueue(own_redis.url) as queue:
+        assert await asyncio.gather(*(queue.enqueue(f"before-{number}") for number in range(8))) == [True] * 8
+        own_redis.kill()
+        own_redis.start()
+        assert [await queue.enqueue("after"), await queue.wake("after"), await queue.cancel("after")] == [True] * 3

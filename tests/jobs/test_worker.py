@@ -270,3 +270,16 @@ async def test_many_runs_all_end_with_one_picture_each(
         for run in made:
             assert (await studio.hints.ended(studio.runs, run.id)).status is Status.COMPLETED
     assert len(studio.files()) == 2 * count
+
+
+async def test_a_queue_in_doubt_is_swept_at_once_with_what_was_touched_just_now(
+    sqlite_engine: AsyncEngine, tmp_path: Path
+) -> None:
+    pace = Pace(check_s=0.02, sweep_s=3600)
+    first = await pending(Runs(sqlite_engine, hint=Hints()))
+    async with workplace(sqlite_engine, tmp_path, FakeProvider(), "memory://doubt", pace=pace) as (at, worker):
+        async with asyncio.timeout(5):
+            await at.hints.ended(at.runs, first.id)  # Found by the sweep at start, which is over now.
+            lost = await pending(at.runs, node_id="lost")
+            worker.doubt_queue()
+            assert (await at.hints.ended(at.runs, lost.id)).status is Status.COMPLETED

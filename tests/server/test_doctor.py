@@ -17,6 +17,7 @@ from server.errors import StartupError
 from server.migrate import migrate
 from server.settings import Settings, read_settings
 from tests.server.test_main import command
+from tests.support.redis import RedisServer
 
 SOUND = SiteFacts(schema="1", newest_schema="1", rooms=1, serving=1, disk_free_bytes=10**11)
 ROOM = RoomFacts(
@@ -83,6 +84,8 @@ def test_what_is_wrong_with_a_canvas(changes: dict[str, Any], finding: tuple[str
         ({"disk_free_bytes": None}, ("error", "disk")),
         ({"images_error": "Permission denied"}, ("error", "images")),
         ({"stuck_runs": ("run_1",)}, ("error", "runs")),
+        ({"redis_error": "ConnectionError"}, ("error", "redis")),
+        ({"redis_policy": "allkeys-lru"}, ("warning", "redis")),
     ],
 )
 def test_what_is_wrong_with_a_site(changes: dict[str, Any], finding: tuple[str, str]) -> None:
@@ -106,6 +109,33 @@ def test_what_is_wrong_with_a_site(changes: dict[str, Any], finding: tuple[str, 
 )
 def test_settings_that_look_wrong_are_told(settings: dict[str, Any], count: int) -> None:
     assert found(SOUND, **settings) == [("warning", "settings")] * count
+
+
+FLEET = {"redis_url": "redis://h", "database_url": "postgresql://h/d"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "workers", "findings"),
+    [
+        ({"role": "web"}, 1, []),
+        ({"role": "web"}, 0, [("error", "workers")]),
+        ({"role": "worker"}, 1, [("warning", "settings")]),
+        ({"role": "worker", "app_url": "http://127.0.0.1:8000"}, 1, []),
+    ],
+)
+def test_what_is_wrong_with_a_fleet(settings: dict[str, Any], workers: int, findings: list[tuple[str, str]]) -> None:
+    assert found(replace(SOUND, workers=workers), **FLEET, **settings) == findings
+
+
+async def test_redis_is_asked_and_its_absence_is_told(tmp_path: Path, sqlite_url: str, own_redis: RedisServer) -> None:
+    (tmp_path / "images").mkdir()
+    settings = read_settings(data=tmp_path, database_url=sqlite_url, redis_url=own_redis.url)
+    there = await examine(settings, tmp_path / "images", None)
+    assert (there.site.redis_error, there.site.redis_policy) == (None, "noeviction")
+    own_redis.kill()
+    gone = await examine(settings, tmp_path / "images", None)
+    assert gone.site.redis_error == "ConnectionError"
+    assert "redis" in [finding.about for finding in gone.findings]
 
 
 @pytest.fixture

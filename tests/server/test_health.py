@@ -5,6 +5,7 @@ from pathlib import Path
 
 import sqlalchemy as sa
 from pycrdt import Map
+from pydantic import SecretStr
 
 from crdt import canvas
 from jobs.tables import workers
@@ -13,6 +14,8 @@ from server.settings import Settings
 from server.web_role import OLDEST_EDIT_S
 from tests.server.api import Api, node
 from tests.server.conftest import running
+from tests.support.redis import RedisServer
+from tests.support.waiting import eventually
 
 
 async def test_a_working_server_is_alive_and_ready(api: Api) -> None:
@@ -125,3 +128,18 @@ async def test_the_api_describes_itself(api: Api) -> None:
     document = (await api.get("/openapi.json")).json()
     assert "/api/images/generate" in document["paths"]
     assert document["servers"] == [{"url": "http://127.0.0.1:8000"}]
+
+
+async def test_without_redis_people_go_on_and_it_is_told(
+    settings: Settings, tmp_path: Path, own_redis: RedisServer
+) -> None:
+    with_redis = settings.model_copy(update={"redis_url": SecretStr(own_redis.url)})
+    async with running(with_redis, tmp_path) as api:
+        assert (await api.get("/readyz")).json()["checks"]["redis"] == "ok"
+        own_redis.kill()
+        await eventually(lambda: not api.services.rooms._bus.up)
+        reply = await api.get("/readyz")
+        assert (reply.status_code, reply.json()["status"]) == (200, "degraded")
+        assert reply.json()["checks"]["redis"].startswith("does not answer")
+        workflow_id, _ = await api.canvas()
+        assert (await api.flow(workflow_id))["nodes"]

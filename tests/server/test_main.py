@@ -64,6 +64,15 @@ def said(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) ->
     return run
 
 
+@pytest.mark.parametrize("role", ["web", "worker"])
+async def test_a_role_of_a_fleet_without_its_services_is_refused_in_one_line(tmp_path: Path, role: str) -> None:
+    line = await refusal("serve", "--port", "0", "--role", role, DARKROOM_DATA=str(tmp_path))
+    assert line == (
+        f"darkroom: DARKROOM_ROLE is {role}, which works with other processes: "
+        "set REDIS_URL to a redis:// address and DATABASE_URL to a postgresql:// address"
+    )
+
+
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
 async def test_it_says_where_it_serves_and_stops_when_told(tmp_path: Path, how: signal.Signals) -> None:
     async with asyncio.timeout(60), command("serve", "--port", "0", DARKROOM_DATA=str(tmp_path)) as process:

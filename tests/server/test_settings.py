@@ -94,6 +94,31 @@ def test_a_wrong_value_is_told_with_its_variable(name: str, value: str, monkeypa
         read_settings()
 
 
+@pytest.mark.parametrize(
+    ("given", "wanted"),
+    [
+        ({}, "set REDIS_URL to a redis:// address and DATABASE_URL to a postgresql:// address"),
+        ({"redis_url": "redis://h"}, "set DATABASE_URL to a postgresql:// address"),
+        ({"redis_url": "redis://h", "database_url": "sqlite:///x.db"}, "set DATABASE_URL to a postgresql:// address"),
+        ({"database_url": "postgres://h/d"}, "set REDIS_URL to a redis:// address"),
+    ],
+)
+@pytest.mark.parametrize("role", ["web", "worker"])
+def test_a_role_of_a_fleet_is_refused_with_what_it_lacks(role: str, given: dict[str, str], wanted: str) -> None:
+    with pytest.raises(BadSettings) as refused:
+        read_settings(role=role, **given)
+    assert str(refused.value) == f"DARKROOM_ROLE is {role}, which works with other processes: {wanted}"
+    assert read_settings(role="all", **given).role == "all"
+
+
+def test_a_role_is_read_as_people_write_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DARKROOM_ROLE", "Web")
+    assert read_settings(redis_url="redis://h", database_url="postgres://h/d").role == "web"
+    monkeypatch.setenv("DARKROOM_ROLE", "boss")
+    with pytest.raises(BadSettings, match=r"^DARKROOM_ROLE: "):
+        read_settings()
+
+
 def test_lists_are_comma_separated(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DARKROOM_FETCH_ALLOW", "cdn.local, 10.0.0.0/8,")
     monkeypatch.setenv("DARKROOM_CORS_ORIGINS", "https://App.example/")

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterator
 
+import httpx2
 import pytest
 
 from tests.support.api import canvas_api
@@ -43,3 +44,29 @@ async def test_a_run_asked_for_at_one_web_process_develops_at_the_other(fleet: F
         assert await stock.wait("nodes", "n1", "data", "imageUrl") == record["imageUrl"]
         assert (await other.client.get(record["imageUrl"])).status_code == 200
         assert took < 2, f"{took:.2f} s: over the database, not over the bus"
+
+
+async def test_people_at_different_web_processes_see_each_others_cursors(fleet: Fleet, node_peer: NodePeers) -> None:
+    one, two = fleet.webs
+    async with canvas_api(one.url) as api:
+        here, there = await node_peer(one.ws_url, api.workflow_id), await node_peer(two.ws_url, api.workflow_id)
+        await here.set_awareness({"user": {"name": "Ada"}})
+        ada = str((await here.get("status"))["clientId"])
+        await there.wait("awareness", ada, "user", "name", equals="Ada", timeout_s=2)
+        late = await node_peer(two.ws_url, api.workflow_id)
+        await late.wait("awareness", ada, "user", "name", equals="Ada", timeout_s=2)
+        await here.disconnect()
+        await there.wait("awareness", ada, absent=True, timeout_s=2)
+
+
+async def test_a_worker_serves_nothing_but_how_it_is(fleet: Fleet) -> None:
+    async with httpx2.AsyncClient(base_url=fleet.workers[0].url) as client:
+        ready = (await client.get("/readyz")).json()
+        assert ready == {
+            "status": "ok",
+            "checks": {"database": "ok", "images": "ok", "worker": "ok", "redis": "ok"},
+        }
+        assert "darkroom_runs_at_work" in (await client.get("/metrics")).text
+        assert (await client.get("/health")).status_code == 200
+        for path in ("/", "/api/workflows", "/api/providers", "/images/x.png"):
+            assert (await client.get(path)).status_code == 404

@@ -12,6 +12,7 @@ from jobs.tables import generated_images, runs, workers
 from tests.emulators.openai import Behaviour, Hold, OpenAIEmulator
 from tests.support.api import Api, canvas_api
 from tests.support.fleet import Fleet
+from tests.support.node import NodePeers
 from tests.support.postgres import PostgresServer
 from tests.support.processes import free_port
 from tests.support.redis import RedisServer
@@ -82,6 +83,53 @@ async def test_two_clicks_in_the_same_moment_at_two_web_processes_are_one_run_an
         assert len(vendor.calls) == 2
         count = sa.select(sa.func.count()).select_from(generated_images).where(generated_images.c.run_id == job)
         assert [row[0] for row in await fleet.rows(count)] == [1]
+
+
+async def test_progress_of_a_run_is_seen_by_whoever_watches_at_any_web_process(
+    fleet: Fleet, vendor: OpenAIEmulator, node_peer: NodePeers
+) -> None:
+    one, two = fleet.webs
+    async with canvas_api(one.url) as api:
+        await canvas(api, "n1")
+        stock = await node_peer(two.ws_url, api.workflow_id)
+        vendor.script(Behaviour(hold=Hold.ANSWER))
+        job = (await api.generate("n1")).json()["jobId"]
+        await vendor.wait_held()
+        assert await stock.wait("server", "runs", "n1", "runId", timeout_s=2) == job
+        await stock.wait("nodes", "n1", "data", "status", equals="running", timeout_s=2)
+        vendor.release()
+        await stock.wait("nodes", "n1", "data", "status", equals="completed")
+        await stock.wait("server", absent=True)
+
+
+async def test_an_event_stream_hears_at_once_of_a_run_whose_canvas_is_not_open_there(
+    fleet: Fleet, vendor: OpenAIEmulator
+) -> None:
+    async with canvas_api(fleet.webs[0].url) as api, canvas_api(fleet.webs[1].url, api.workflow_id) as other:
+        await canvas(api, "n1")
+        vendor.script(Behaviour(hold=Hold.ANSWER))
+        job = (await api.generate("n1")).json()["jobId"]
+        await vendor.wait_held()
+        follow = asyncio.create_task(other.ended(job))
+        assert (await other.job(job))["status"] == "running"
+        vendor.release()
+        released = time.monotonic()
+        assert (await follow)["status"] == "completed"
+        assert time.monotonic() - released < 1.5, "it was polled, not told"
+
+
+async def test_a_cancel_at_a_web_process_reaches_the_worker_at_once(fleet: Fleet, vendor: OpenAIEmulator) -> None:
+    async with canvas_api(fleet.webs[1].url) as api:
+        await canvas(api, "n1")
+        vendor.script(Behaviour(hold=Hold.ANSWER))
+        job = (await api.generate("n1")).json()["jobId"]
+        await vendor.wait_held()
+        cancelled = await api.client.post(f"/api/images/jobs/{job}/cancel")
+        assert cancelled.json()["status"] == "cancelled"
+        at_work = sa.select(sa.func.count()).select_from(runs).where(runs.c.id == job, runs.c.status != "cancelled")
+        assert [row[0] for row in await fleet.rows(at_work)] == [0]
+        vendor.release()
+        assert [event["kind"] for event in await api.events(job)][-1] == "cancelled"
 
 
 async def test_a_worker_that_is_killed_leaves_its_runs_to_the_other_and_nothing_else_starts_again(
