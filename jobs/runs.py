@@ -327,7 +327,7 @@ class Runs(RunReader):
         if isinstance(event, Accepted):
             for call in await deliveries.claim_parked(connection, after):
                 after = await self._apply(connection, after, Heard(call.id, call.state))
-            if await deliveries.unsettled(connection, after):
+            if after.resume_at != after.updated_at and await deliveries.unsettled(connection, after):
                 due = replace(after, resume_at=after.updated_at)
                 await self._update(connection, after, due)
                 after = due

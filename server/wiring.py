@@ -25,7 +25,7 @@ from jobs.liveness import Liveness, WorkerIdentity
 from jobs.progress import Reporter, Send
 from jobs.projector import Projector
 from jobs.runs import Runs
-from jobs.settlement import Callbacks
+from jobs.settlement import Callbacks, forget_old_calls
 from jobs.storage import DiskStore
 from jobs.worker import Pace, Worker
 from providers.base import ImageProvider
@@ -33,6 +33,7 @@ from providers.demo import DemoProvider
 from providers.errors import ImageMakingError
 from providers.http import fetch_image
 from providers.openai import OpenAIProvider
+from providers.openai_background import OpenAIBackgroundProvider
 from providers.registry import Registry
 from server.accounts import RunAccounts
 from server.closings import Closings
@@ -48,7 +49,7 @@ from server.routes.health import probe_folder
 from server.services import Services
 from server.settings import Settings
 from server.signals import RunSignals
-from server.webhooks import Secrets, Webhooks
+from server.webhooks import Secrets, Webhooks, reachable
 from server.websocket import AsgiSocket, RoomProtocol
 
 logger = logging.getLogger(__name__)
@@ -134,6 +135,7 @@ async def start(
         await stack.enter_async_context(projector)
         await stack.enter_async_context(worker)
         await stack.enter_async_context(_running(accounts.run(), "accounts"))
+        await stack.enter_async_context(_running(forget_old_calls(runs), "deliveries"))
         revocation_log = RevocationLog(engine, revocations)
         await revocation_log.read()
         await stack.enter_async_context(_running(revocation_log.run(), "revocations"))
@@ -177,7 +179,10 @@ def make_registry(settings: Settings, more: Sequence[ImageProvider] = ()) -> Reg
     """
     demo = DemoProvider(settings.demo_delay_s)
     key = settings.openai_api_key
-    paid = [] if key is None else [OpenAIProvider(key.get_secret_value(), settings.openai_base_url)]
+    # Work in the background is told of by a call, so there has to be somebody who can call, and is believed.
+    hears = "openai" in settings.webhook_secrets and reachable(settings.public_url, settings.fetch_allow)
+    openai = OpenAIBackgroundProvider if hears else OpenAIProvider
+    paid = [] if key is None else [openai(key.get_secret_value(), settings.openai_base_url)]
     try:
         return Registry([*paid, demo, *more], settings.default_provider, settings.default_model)
     except ImageMakingError as error:

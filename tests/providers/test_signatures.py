@@ -127,9 +127,7 @@ def test_the_names_svix_uses_are_known_too() -> None:
 def test_no_byte_of_the_body_can_be_changed(body: bytes, byte: int, data: st.DataObject) -> None:
     key = signing_keys(SECRET)[0]
     text = f"msg_1.{NOW}.".encode() + body
-    given = headers(
-        "v1," + base64.b64encode(hmac.new(key, text, hashlib.sha256).digest()).decode(), webhook_id="msg_1"
-    )
+    given = headers("v1," + base64.b64encode(hmac.new(key, text, hashlib.sha256).digest()).decode(), webhook_id="msg_1")
     assert accepted(given, body=body)
     place = data.draw(st.integers(0, len(body)))
     changed = body[:place] + bytes([byte]) + body[place + data.draw(st.integers(0, 1)) :]
