@@ -22,6 +22,7 @@ from crdt.values import without_data_urls
 from jobs import deliveries
 from jobs.deliveries import Delivery, Fate, Receipt
 from jobs.errors import IdempotencyConflict, RunActive, RunBusy, RunFinished, RunNotFound, StaleAttempt, StaleRequest
+from jobs.gathering import Gathering
 from jobs.ledger import settle
 from jobs.liveness import LEASE_S, WorkerIdentity, alive_until
 from jobs.outgoing import announce
@@ -80,6 +81,7 @@ class Runs(RunReader):
         self._lease_s = lease_s
         # SQLite takes one writer at a time, and lets the others poll for their turn: queueing here is quicker.
         self._turn = asyncio.Lock() if engine.dialect.name == "sqlite" else None
+        self._hearing = Gathering(self._hear_all)
 
     async def request_run(self, request: RunRequest) -> Requested:
         """Make the run that is asked for, or find the one an equal request made; commits run, event and node row.
@@ -195,20 +197,11 @@ class Runs(RunReader):
         A call that is known already changes nothing, nor does one about a run that has ended. One that no run is known
         for is kept until a run turns out to be meant.
         """
-        async with self._writing() as connection:
-            if delivery.remote_id is not None:
-                await deliveries.lock_remote(connection, delivery.provider, delivery.remote_id)
-            run_id = await deliveries.run_of(connection, delivery)
-            run = None if run_id is None else await self._locked(connection, run_id)
-            fate = _fate(run, delivery)
-            known_as = None if run is None else run.id
-            if not await deliveries.store(connection, delivery, known_as, self._clock(), settled=fate is Fate.LATE):
-                return Receipt(Fate.DUPLICATE, run)
-            if run is None or fate not in {Fate.HEARD, Fate.WOKEN}:
-                return Receipt(fate, run)
-            run = await self._apply(connection, run, Heard(delivery.id, delivery.state))
-        self._hint(run.workflow_id, run.id)
-        return Receipt(fate, run)
+        # SQLite commits one after the other, and each waits for the disk: those that come meanwhile share the next.
+        receipt = await (self._hearing.do(delivery) if self._turn is not None else self._hear(delivery))
+        if receipt.run is not None and receipt.fate in {Fate.HEARD, Fate.WOKEN}:
+            self._hint(receipt.run.workflow_id, receipt.run.id)
+        return receipt
 
     async def prune_deliveries(self) -> int:
         """Commit that calls older than `deliveries.KEEP` are forgotten; how many."""
@@ -236,6 +229,27 @@ class Runs(RunReader):
             run = await self._apply(connection, run, Cancelled(dict(by)))
         self._hint(run.workflow_id, run.id)
         return run
+
+    async def _hear_all(self, calls: Sequence[Delivery]) -> list[Receipt]:
+        async with self._writing() as connection:
+            return [await self._heard(connection, delivery) for delivery in calls]
+
+    async def _hear(self, delivery: Delivery) -> Receipt:
+        async with self._writing() as connection:
+            return await self._heard(connection, delivery)
+
+    async def _heard(self, connection: AsyncConnection, delivery: Delivery) -> Receipt:
+        if delivery.remote_id is not None:
+            await deliveries.lock_remote(connection, delivery.provider, delivery.remote_id)
+        run_id = await deliveries.run_of(connection, delivery)
+        run = None if run_id is None else await self._locked(connection, run_id)
+        fate = _fate(run, delivery)
+        known_as = None if run is None else run.id
+        if not await deliveries.store(connection, delivery, known_as, self._clock(), settled=fate is Fate.LATE):
+            return Receipt(Fate.DUPLICATE, run)
+        if run is None or fate not in {Fate.HEARD, Fate.WOKEN}:
+            return Receipt(fate, run)
+        return Receipt(fate, await self._apply(connection, run, Heard(delivery.id, delivery.state)))
 
     @asynccontextmanager
     async def _writing(self) -> AsyncIterator[AsyncConnection]:

@@ -35,7 +35,7 @@ class Background:
     asked: Mapping[str, Any]
     status: str = "queued"
     more: dict[str, Any] = field(default_factory=dict)
-    output: list[dict[str, Any]] = field(default_factory=list)
+    output: list[Any] = field(default_factory=list)
     retrieved: int = 0
 
     @property

@@ -114,7 +114,10 @@ SYNC_TROUBLE: dict[str, tuple[list[Behaviour], str]] = {
     "500 then success": ([Behaviour.refuse(500)], "completed"),
     "500 for ever": ([Behaviour.refuse(500)] * 3, "temporary"),
     "a gateway's page": ([Behaviour.text("<html>Bad gateway</html>", 502, "text/html")] * 3, "temporary"),
-    "503 and nothing": ([Behaviour.text("", 503, **{"retry-after": "0.01"})] * 3, "temporary"),
+    "503 and nothing": (
+        [Behaviour(Kind.REFUSE, status=503, body="", headers={"retry-after": "0.01"})] * 3,
+        "temporary",
+    ),
     "reset": ([Behaviour(Kind.RESET)] * 3, "temporary"),
     "broken off": ([Behaviour(Kind.BREAK_OFF)] * 3, "temporary"),
     "400": ([Behaviour.refuse(400, "invalid_value")], "bad_request"),
@@ -125,7 +128,7 @@ SYNC_TROUBLE: dict[str, tuple[list[Behaviour], str]] = {
     "422": ([Behaviour.refuse(422)], "bad_request"),
     "refused": ([Behaviour.moderated("sexual")], "policy"),
     "cut": ([Behaviour(Kind.CUT)] * 3, "temporary"),
-    "error in the stream": ([Behaviour(Kind.STREAM_ERROR, body={"error": {"code": "server_error"}})] * 3, "temporary"),
+    "error in a stream": ([Behaviour(Kind.STREAM_ERROR, body={"error": {"code": "server_error"}})] * 3, "temporary"),
     "broken JSON": ([Behaviour.text('{"data": [')] * 3, "temporary"),
     "{}": ([Behaviour.text("{}")] * 3, "temporary"),
     "no picture": ([Behaviour(Kind.PLAIN, images=[])] * 3, "temporary"),
@@ -133,7 +136,7 @@ SYNC_TROUBLE: dict[str, tuple[list[Behaviour], str]] = {
     "no base64": ([Behaviour(Kind.PLAIN, images=["%%%"])] * 3, "temporary"),
     "half a picture": ([Behaviour(Kind.PLAIN, images=["iVBORw0KGgoAAAANSUhEUg=="])] * 3, "bad_image"),
     "a page": ([Behaviour.text("<html>hello</html>", 200, "text/html")] * 3, "temporary"),
-    "too large": ([Behaviour.text("{}", **{"content-length": "300000000"})] * 3, "temporary"),
+    "too large": ([Behaviour(Kind.REFUSE, body="{}", headers={"content-length": "300000000"})] * 3, "temporary"),
     "dripping": ([Behaviour(Kind.DRIP)] * 3, "timeout"),
 }
 
