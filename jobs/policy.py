@@ -171,7 +171,7 @@ def bad_image(label: str, reason: str, stage: Stage) -> RunError:
     """A maker that answered with something that is not a picture."""
     return RunError(
         code="bad_image",
-        message=f"{label} answered with something that cannot be used as a picture: {reason}",
+        message=f"{label} answered with something that cannot be used as a picture: {reason.rstrip('.')}.",
         retryable=True,
         action=Action.RETRY,
         error_class=ErrorClass.PERMANENT,

@@ -473,7 +473,7 @@ class Runs(RunReader):
         if isinstance(event, Accepted):
             for call in deliveries.claim_parked(connection, after):
                 after = self._apply(connection, after, Heard(call.id, call.state))
-            if deliveries.unsettled(connection, after):
+            if after.resume_at != after.updated_at and deliveries.unsettled(connection, after):
                 due = replace(after, resume_at=after.updated_at)
                 self._update(connection, after, due)
                 after = due

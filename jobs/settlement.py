@@ -1,5 +1,6 @@
 """What a maker says of a run it took: learnt from its calls, or by asking it, and told in one way."""
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
@@ -7,6 +8,7 @@ from typing import Final, TypeAlias
 
 from jobs.deliveries import Kept
 from jobs.run import Run
+from jobs.runs import Runs
 from jobs.trouble import log_trouble
 from providers.base import Finished, ImageProvider, Waiting
 from providers.errors import ProviderError
@@ -82,6 +84,19 @@ async def learn(run: Run, provider: ImageProvider, calls_about: CallsAbout, ask:
     if not calls and run.webhook_promised and first_look:
         return Learnt(await silent(), heard, asked=True)
     return Learnt(await ask(), heard, asked=True)
+
+
+async def forget_old_calls(runs: Runs, every_s: float = 3600.0) -> None:
+    """Forget, for ever, the calls that are too old to come again."""
+    while True:
+        try:
+            async with asyncio.timeout(every_s):
+                gone = await runs.prune_deliveries()
+            if gone:
+                logger.info("calls forgotten", extra={"action": "calls_forgotten", "calls": gone})
+        except Exception as error:  # noqa: BLE001 - the edge of a task that must not end
+            log_trouble(logger, "calls_not_forgotten", error)
+        await asyncio.sleep(every_s)
 
 
 def verdict(provider: HearsWebhooks, calls: Sequence[Kept]) -> Finished | Waiting | ProviderError | None:

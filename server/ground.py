@@ -38,6 +38,7 @@ from providers.demo import DemoProvider
 from providers.errors import ImageMakingError
 from providers.http import fetch_image
 from providers.openai import OpenAIProvider
+from providers.openai_background import OpenAIBackgroundProvider
 from providers.registry import Registry
 from server.errors import BadSettings, StartupError
 from server.files import probe_folder
@@ -47,7 +48,7 @@ from server.parts import Parts
 from server.revocations import RevocationLog, Revocations
 from server.running import Check
 from server.settings import Settings
-from server.webhooks import Secrets, Webhooks
+from server.webhooks import Secrets, Webhooks, reachable
 
 IMAGES_FOLDER: Final = "images"
 SCRATCH_FOLDER: Final = "downloads"
@@ -228,7 +229,10 @@ def make_registry(settings: Settings, more: Sequence[ImageProvider] = ()) -> Reg
     """
     demo = DemoProvider(settings.demo_delay_s)
     key = settings.openai_api_key
-    paid = [] if key is None else [OpenAIProvider(key.get_secret_value(), settings.openai_base_url)]
+    # Work in the background is told of by a call, so there has to be somebody who can call, and is believed.
+    hears = "openai" in settings.webhook_secrets and reachable(settings.public_url, settings.fetch_allow)
+    openai = OpenAIBackgroundProvider if hears else OpenAIProvider
+    paid = [] if key is None else [openai(key.get_secret_value(), settings.openai_base_url)]
     try:
         return Registry([*paid, demo, *more], settings.default_provider, settings.default_model)
     except ImageMakingError as error:

@@ -15,6 +15,7 @@ from jobs.control import QueueControl
 from jobs.fallback import Maker
 from jobs.projector import Projector
 from jobs.queue import JobQueue
+from jobs.settlement import forget_old_calls
 from jobs.spending import Spending
 from jobs.timeline import Timeline
 from jobs.worker import Worker
@@ -24,7 +25,7 @@ from server.closings import Closings
 from server.control import Control
 from server.crowd import Crowd
 from server.errors import BadSettings
-from server.ground import Ground
+from server.ground import Ground, running
 from server.metrics import Metrics
 from server.news import RunNews
 from server.orders import Orders
@@ -82,6 +83,7 @@ async def start_web(ground: Ground, *, works: bool) -> AsyncIterator[Running]:
         await stack.enter_async_context(jobs)
         if caller is not None:
             await stack.enter_async_context(caller)
+            await stack.enter_async_context(running(forget_old_calls(runs), "deliveries"))
         if isinstance(jobs, JobQueue):
             await stack.enter_async_context(dispatcher.serving(jobs))
         crowd = Crowd(settings.bounds)

@@ -100,12 +100,11 @@ class Webhooks:
         app_url: The public address of this server.
         secrets: What calls are signed with.
         allow: Addresses that count as reachable besides public ones.
-        rings: The published keys by their address; made where one is missing.
         now: Unix seconds.
 
     """
 
-    def __init__(  # noqa: PLR0913 - who calls, what they sign with, and where they reach us
+    def __init__(
         self,
         registry: Registry,
         runs: Runs,
@@ -113,7 +112,6 @@ class Webhooks:
         app_url: str,
         secrets: Secrets,
         allow: Sequence[str] = (),
-        rings: Mapping[str, KeyRing] | None = None,
         now: Callable[[], float] = time.time,
     ) -> None:
         self._registry = registry
@@ -121,7 +119,7 @@ class Webhooks:
         self._app_url = app_url
         self._keys = {name: _keys(secrets.of(name)) for name in (*secrets.own, "")}
         self._reachable = reachable(app_url, allow)
-        self._rings = dict(rings or {})
+        self._rings = dict[str, KeyRing]()
         self._now = now
 
     def serves(self, provider: str) -> bool:

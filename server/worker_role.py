@@ -5,8 +5,9 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from crdt.redis_sender import RedisSender
+from jobs.settlement import forget_old_calls
 from server.errors import StartupError
-from server.ground import Ground
+from server.ground import Ground, running
 from server.news import DistantNews
 from server.running import Running
 
@@ -33,5 +34,5 @@ async def start_worker(ground: Ground) -> AsyncIterator[Running]:
         dispatcher, webhooks = ground.make_dispatcher(runs, news.report), ground.make_webhooks(runs)
         worker = ground.make_worker(runs, news.report, dispatcher, webhooks)
         sender.changed = lambda: worker.doubt_queue() if sender.up else None
-        async with caller, worker:
+        async with caller, worker, running(forget_old_calls(runs), "deliveries"):
             yield Running(ground.engine, ground.metrics, ground.checks(sender, works=True))

@@ -28,7 +28,7 @@ from tests.support.processes import LOOPBACK, PRODUCT_VARIABLE, ROOT, free_port,
 from tests.support.server import ServerProcess
 
 OURS, ECHO = "darkroom", "echo"
-DEFAULT = ("fan-50x5", "fan-200", "aware-50", "aware-200", "join-1k", "join-10k", "slow", "clicks", "runs")
+DEFAULT = ("fan-50x5", "fan-200", "aware-50", "aware-200", "join-1k", "join-10k", "slow", "clicks", "runs", "webhooks")
 LIMIT_S = 90.0
 """No scenario takes longer; one that does has failed."""
 

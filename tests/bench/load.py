@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 
-from tests.bench import flood, realtime, runs
+from tests.bench import flood, realtime, runs, webhooks
 from tests.bench.target import Figures, Target
 
 with contextlib.suppress(ImportError):
@@ -51,6 +51,11 @@ SCENARIOS = {
     "rooms": Scenario(realtime.many_rooms, "200 rooms of two people"),
     "clicks": Scenario(
         runs.clicks, "click to state, seen by somebody else", env={"DARKROOM_DEMO_DELAY_S": str(runs.DEMO_DELAY_S)}
+    ),
+    "webhooks": Scenario(
+        webhooks.calls,
+        "100 calls of makers a second beside 10 editors and runs",
+        env={"DARKROOM_DEMO_DELAY_S": "0", "OPENAI_WEBHOOK_SECRET": webhooks.SECRET},
     ),
     "runs": Scenario(runs.throughput, "runs through the whole road", env={"DARKROOM_DEMO_DELAY_S": "0"}),
 }
