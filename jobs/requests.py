@@ -10,7 +10,8 @@ from typing import Final
 
 from crdt.json import Json
 from crdt.rows import NodeRow
-from crdt.values import without_data_urls
+from crdt.values import REMOVED, without_data_urls
+from jobs.doors import clean_people
 from jobs.run import Run
 from jobs.state import Stage, Status
 from providers.base import PromptSpec
@@ -75,7 +76,9 @@ class RunRequest:
             "deadlineS": self.deadline_s,
             "fallbacks": [{"provider": maker.provider, "model": maker.model} for maker in self.fallbacks] or None,
         }
-        return {"spec": self.spec.to_json()} | {key: value for key, value in optional.items() if value is not None}
+        # At the door a promptSpec with picture bytes is refused; whoever comes another way finds this one.
+        spec = {key: _cleaned(value) for key, value in self.spec.to_json().items()}
+        return {"spec": spec} | {key: value for key, value in optional.items() if value is not None}
 
     def hash(self) -> str:
         """SHA-256 (hex) of everything that makes this request another one than that."""
@@ -89,6 +92,11 @@ class RunRequest:
             **self.to_json(),
         }
         return hashlib.sha256(json.dumps(body, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def _cleaned(value: Json) -> Json:
+    clean = without_data_urls(value)
+    return REMOVED if clean is None and value is not None else clean
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +139,7 @@ def first_state(request: RunRequest, run_id: str, current: Run | None, at: dt.da
         polls=0,
         worker=None,
         processor=f"{request.provider}:{request.model}",
-        user_id=request.requested_by.get("id"),
+        user_id=clean_people(request.requested_by).get("id"),
         priority=request.priority,
         rank=0,
         admitted_at=None,
@@ -140,7 +148,7 @@ def first_state(request: RunRequest, run_id: str, current: Run | None, at: dt.da
         idempotency_key=request.idempotency_key,
         request_hash=request.hash(),
         request=request.to_json(),
-        requested_by=dict(request.requested_by),
+        requested_by=clean_people(request.requested_by),
         remote_id=None,
         created_at=at,
         updated_at=at,

@@ -18,6 +18,7 @@ from crdt.tables import workflow_nodes, workflows
 from crdt.transactions import Transactions
 from crdt.values import without_data_urls
 from jobs.commits import NotedTransactions, Told, nobody
+from jobs.doors import clean_event
 from jobs.errors import IdempotencyConflict, RunActive, RunBusy, RunFinished, RunNotFound, StaleAttempt, StaleRequest
 from jobs.ledger import settle
 from jobs.liveness import LEASE_S, WorkerIdentity, alive_until
@@ -207,7 +208,7 @@ class Runs(RunReader):
             if known is None:
                 raise StaleRequest(current)
             return Requested(known, created=False)
-        event = RequestedEvent(dict(request.requested_by))
+        event = RequestedEvent(run.requested_by)
         connection.execute(sa.insert(run_events).values(**event_columns(run, event)))
         self._transactions.note(connection, None, run, event)
         self._show(connection, run)
@@ -255,10 +256,11 @@ class Runs(RunReader):
         run = self._locked(connection, run_id)
         query = sa.select(run_events).where(run_events.c.run_id == run_id, run_events.c.seq == seq)
         row = (connection.execute(query)).one_or_none()
-        same = row is not None and (row.kind, row.payload) == (event.kind, event_payload(event))
+        same = row is not None and (row.kind, row.payload) == (event.kind, event_payload(clean_event(event)))
         return run if same else None
 
     def _apply(self, connection: sa.Connection, run: Run, event: Event) -> Run:
+        event = clean_event(event)
         after = applied(run, event, self._clock())
         self._update(connection, run, after)
         connection.execute(sa.insert(run_events).values(**event_columns(after, event)))
