@@ -15,7 +15,7 @@ from pycrdt import Doc, Map, Text
 from crdt.errors import EdgeExists, EdgeNotFound, InvalidNode, NodeExists, NodeNotFound
 from crdt.json import Json
 from crdt.rows import EdgeRow, NodeRow
-from crdt.values import clean_text, plain, without_data_urls
+from crdt.values import clean_text, plain, without_data_urls, without_picture_bytes
 
 SERVER_KEYS: Final = frozenset(
     {"status", "runId", "runSeq", "imageUrl", "thumbnailUrl", "images", "error", "costUsd", "updatedAt"}
@@ -59,8 +59,9 @@ class CanvasNode:
 
     def to_row(self) -> NodeRow:
         """The node as `workflow_nodes` keeps it: without the intent, without picture bytes."""
-        data = {key: without_data_urls(value) for key, value in self.data.items() if key != INTENT_KEY}
-        return NodeRow(self.id, self.type, data, self.position)
+        data = {key: value for key, value in self.data.items() if key != INTENT_KEY}
+        data = {without_picture_bytes(key): without_data_urls(value) for key, value in data.items()}
+        return NodeRow(self.id, without_picture_bytes(self.type), data, self.position)
 
 
 def nodes_of(doc: CanvasDoc) -> SharedMap:
@@ -93,7 +94,9 @@ def edge_ids(doc: CanvasDoc) -> list[str]:
 
 def valid_id(value: object) -> bool:
     """Whether this can be the id of a node or edge: text of 1 to 256 characters that every database takes."""
-    return isinstance(value, str) and 0 < len(value) <= MAX_ID_CHARS and clean_text(value) == value
+    if not isinstance(value, str) or not 0 < len(value) <= MAX_ID_CHARS:
+        return False
+    return clean_text(value) == value and without_picture_bytes(value) == value
 
 
 def read_node(doc: CanvasDoc, node_id: str) -> CanvasNode | None:
@@ -117,7 +120,8 @@ def read_edge(doc: CanvasDoc, edge_id: str) -> EdgeRow | None:
     source, target = fields.pop("source", None), fields.pop("target", None)
     if not isinstance(source, str) or not isinstance(target, str) or not (valid_id(source) and valid_id(target)):
         return None
-    rest = {key: without_data_urls(value) for key, value in fields.items() if key not in _LOCAL_KEYS}
+    rest = {key: value for key, value in fields.items() if key not in _LOCAL_KEYS}
+    rest = {without_picture_bytes(key): without_data_urls(value) for key, value in rest.items()}
     return EdgeRow(edge_id, source, target, rest)
 
 
@@ -140,7 +144,7 @@ def read_flow(doc: CanvasDoc) -> dict[str, Json]:
 def read_title(doc: CanvasDoc) -> str | None:
     """The title people gave the canvas; None when there is none."""
     title = plain(meta_of(doc).get("title"))
-    return title if isinstance(title, str) and title else None
+    return without_picture_bytes(title) if isinstance(title, str) and title else None
 
 
 def read_position(value: Json) -> dict[str, float]:

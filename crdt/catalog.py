@@ -13,6 +13,7 @@ from crdt.json import Json
 from crdt.rows import WorkflowSummary
 from crdt.store import SqlStore
 from crdt.tables import workflow_edges, workflow_nodes, workflows
+from crdt.values import without_picture_bytes
 
 _MOSAIC = 4
 """Pictures that stand for a workflow in the list."""
@@ -31,7 +32,9 @@ class Catalog:
         room = workflow_id or secrets.token_urlsafe(12).replace("-", "a").replace("_", "b")
         async with self._engine.begin() as connection:
             await self._store.ensure_in(connection, room)
-            await connection.execute(sa.update(workflows).where(workflows.c.id == room).values(title=title[:200]))
+            await connection.execute(
+                sa.update(workflows).where(workflows.c.id == room).values(title=without_picture_bytes(title)[:200])
+            )
         return room
 
     async def exists(self, workflow_id: str) -> bool:

@@ -14,6 +14,16 @@ MAX_SAFE_INTEGER = 2**53 - 1
 """Whole numbers beyond it are not exact in a browser; they travel as text."""
 _DATA_URL = re.compile(r"\s*data:[\w.+-]+/[\w.+-]+(?:;[\w=.+\"-]+)*,", re.IGNORECASE)
 
+REMOVED = "[picture]"
+_EMBEDDED = re.compile(
+    r"data:[\w.+-]+/[\w.+-]+(?:;[\w=.+\"-]+)*;base64,[A-Za-z0-9+/=_%-]*(?:\r?\n[A-Za-z0-9+/=_-]{16,})*", re.IGNORECASE
+)
+_STARTS = ("iVBORw0KGgo", "/9j/", "UklGR", "R0lGOD")
+"""How PNG, JPEG, WebP and GIF begin in base64."""
+_LEAST_BARE = 64
+# Not behind a letter or a slash: an address may hold such a piece by chance.
+_BARE = re.compile(rf"(?<![\w/.:-])(?:{'|'.join(_STARTS)})[A-Za-z0-9+/\r\n]{{{_LEAST_BARE - 16},}}=*")
+
 
 def plain(value: object, depth: int = 0) -> Json:
     """Plain JSON of a value read from a document.
@@ -58,14 +68,35 @@ def _number(value: float) -> Json:
 
 
 def without_data_urls(value: Json) -> Json:
-    """The value with every `data:` URL in it set to None: picture bytes belong in the image store, not in SQL."""
+    """The value without picture bytes: they belong in the image store, not in SQL.
+
+    A `data:` URL becomes None; inside of other text, and as a key, it becomes `REMOVED`, as base64 of a picture does.
+    """
     if isinstance(value, str):
-        return None if is_data_url(value) else value
+        return None if is_data_url(value) else without_picture_bytes(value)
     if isinstance(value, Mapping):
-        return {key: without_data_urls(item) for key, item in value.items()}
+        return {without_picture_bytes(key): without_data_urls(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [without_data_urls(item) for item in value]
     return value
+
+
+def without_picture_bytes(text: str) -> str:
+    """The text with `REMOVED` in place of every `data:` URL in base64, and of base64 that begins like a picture."""
+    if "base64," in text:
+        text = _EMBEDDED.sub(REMOVED, text)
+    if len(text) >= _LEAST_BARE and any(start in text for start in _STARTS):
+        text = _BARE.sub(REMOVED, text)
+    return text
+
+
+def holds_picture_bytes(value: Json) -> bool:
+    """Whether there is anything in a value that `without_data_urls` takes out."""
+    if isinstance(value, str):
+        return is_data_url(value) or without_picture_bytes(value) != value
+    if isinstance(value, Mapping):
+        return any(holds_picture_bytes(key) or holds_picture_bytes(item) for key, item in value.items())
+    return isinstance(value, list | tuple) and any(map(holds_picture_bytes, value))
 
 
 def is_data_url(value: Json) -> bool:

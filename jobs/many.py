@@ -18,6 +18,7 @@ from crdt.tables import workflow_nodes, workflows
 from crdt.values import without_data_urls
 from jobs import deliveries
 from jobs.budgets import Reservation, hold
+from jobs.doors import clean_people
 from jobs.errors import BatchRefused, BudgetExceeded, IdempotencyConflict, RequestError, RunActive, StaleRequest
 from jobs.ledger import settle
 from jobs.outgoing import announce
@@ -86,7 +87,7 @@ def cancel_all(
 
     """
     changed: list[tuple[Run, Run]] = []
-    event = Cancelled(dict(by))
+    event = Cancelled(clean_people(by))
     for ids in _chunks(sorted(run_ids)):
         query = sa.select(runs).where(runs.c.id.in_(ids)).order_by(runs.c.id).with_for_update(key_share=True)
         for row in connection.execute(query):

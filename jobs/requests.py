@@ -10,7 +10,8 @@ from typing import Final
 
 from crdt.json import Json
 from crdt.rows import NodeRow
-from crdt.values import without_data_urls
+from crdt.values import REMOVED, without_data_urls
+from jobs.doors import clean_people
 from jobs.run import Run, applied
 from jobs.state import Event, FellBack, Stage, Status
 from jobs.state import Requested as RequestedEvent
@@ -78,7 +79,9 @@ class RunRequest:
             "deadlineS": self.deadline_s,
             "fallbacks": [{"provider": maker.provider, "model": maker.model} for maker in self.fallbacks] or None,
         }
-        return {"spec": self.spec.to_json()} | {key: value for key, value in optional.items() if value is not None}
+        # At the door a promptSpec with picture bytes is refused; whoever comes another way finds this one.
+        spec = {key: _cleaned(value) for key, value in self.spec.to_json().items()}
+        return {"spec": spec} | {key: value for key, value in optional.items() if value is not None}
 
     def hash(self) -> str:
         """SHA-256 (hex) of everything that makes this request another one than that."""
@@ -103,6 +106,11 @@ def key_of_batch(key: str) -> str:
 def key_in_batch(key: str, index: int) -> str:
     """The idempotency key of one request of a batch: nobody can send it, as a space cannot be in a key."""
     return f"{key} {index}"
+
+
+def _cleaned(value: Json) -> Json:
+    clean = without_data_urls(value)
+    return REMOVED if clean is None and value is not None else clean
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +165,7 @@ def first_state(request: RunRequest, run_id: str, current: Run | None, at: dt.da
         polls=0,
         worker=None,
         processor=f"{request.provider}:{request.model}",
-        user_id=request.requested_by.get("id"),
+        user_id=clean_people(request.requested_by).get("id"),
         priority=request.priority,
         rank=0,
         admitted_at=None,
@@ -166,7 +174,7 @@ def first_state(request: RunRequest, run_id: str, current: Run | None, at: dt.da
         idempotency_key=request.idempotency_key,
         request_hash=request.hash(),
         request=request.to_json(),
-        requested_by=dict(request.requested_by),
+        requested_by=clean_people(request.requested_by),
         remote_id=None,
         created_at=at,
         updated_at=at,

@@ -23,6 +23,7 @@ from jobs import deliveries
 from jobs.budgets import Reservation, hold
 from jobs.commits import NotedTransactions, Told, nobody
 from jobs.deliveries import Delivery, Fate, Receipt
+from jobs.doors import clean_event, clean_people
 from jobs.errors import (
     BatchRefused,
     IdempotencyConflict,
@@ -345,7 +346,7 @@ class Runs(RunReader):
         def write(connection: sa.Connection) -> list[tuple[Run, Run]]:
             changed = cancel_all(connection, run_ids, by, self._clock(), waiting=waiting)
             for before, after in changed:
-                self._transactions.note(connection, before, after, Cancelled(dict(by)))
+                self._transactions.note(connection, before, after, Cancelled(clean_people(by)))
             return changed
 
         changed = await self._transactions.run(write)
@@ -457,9 +458,10 @@ class Runs(RunReader):
         run = self._locked(connection, run_id)
         behind = sa.and_(run_events.c.run_id == run_id, run_events.c.seq > after_seq, run_events.c.kind == event.kind)
         rows = connection.execute(sa.select(run_events.c.payload).where(behind))
-        return run if event_payload(event) in [row.payload for row in rows] else None
+        return run if event_payload(clean_event(event)) in [row.payload for row in rows] else None
 
     def _apply(self, connection: sa.Connection, run: Run, event: Event) -> Run:
+        event = clean_event(event)
         after = applied(run, event, self._clock())
         if isinstance(event, FellBack):
             hold(connection, [Reservation.of(after)], after.updated_at)

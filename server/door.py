@@ -15,7 +15,7 @@ from crdt.canvas import valid_id
 from crdt.errors import NodeNotFound
 from crdt.json import Json
 from crdt.rooms import ROOM_ID
-from crdt.values import plain
+from crdt.values import holds_picture_bytes, plain
 from server.access import TOKEN_PARAMETER
 from server.errors import BodyTooLarge, FieldError, InvalidJson, InvalidRequest, UnsupportedMediaType, WorkflowNotFound
 
@@ -135,6 +135,8 @@ def idempotency_key_of(request: Request) -> str | None:
     key = request.headers.get(IDEMPOTENCY_HEADER)
     if key is not None and _KEY.fullmatch(key) is None:
         raise InvalidRequest([FieldError(IDEMPOTENCY_HEADER, "must be 1 to 200 visible ASCII characters")])
+    if key is not None and holds_picture_bytes(key):
+        raise InvalidRequest([FieldError(IDEMPOTENCY_HEADER, "must not hold the data of a picture")])
     return key
 
 

@@ -10,6 +10,7 @@ from crdt.catalog import Catalog
 from crdt.errors import NodeNotFound
 from crdt.json import Json
 from crdt.rooms import Rooms
+from crdt.values import holds_picture_bytes
 from jobs import fallback
 from jobs.control import QueueControl
 from jobs.errors import BatchRefused, BudgetExceeded, IntentRefused, QueueFull, RunActive, RunNotFound
@@ -230,6 +231,9 @@ class Orders:
     async def prepare(self, order: Order) -> RunRequest:
         """Check an order against its node and its provider; writes nothing."""
         _check_call(order, self._allow)
+        if holds_picture_bytes(dict(order.metadata)):
+            # Kept out, not refused: the rest of it is somebody's bookkeeping.
+            self._metrics.runs.data_url_refused("metadata")
         node = await self._node(order.workflow_id, order.node_id)
         spec = self._spec(order, node)
         provider, model = self._maker(order, node)
@@ -353,10 +357,18 @@ class Orders:
         prompt = merged.get("basePrompt")
         if prompt is None or (isinstance(prompt, str) and not prompt.strip()):
             raise InvalidRequest([FieldError("promptSpec.basePrompt", _NO_PROMPT)])
+        self._refuse_pictures(merged, order)
         try:
             return PromptSpec.from_json(merged)
         except InvalidSpec as error:
             raise InvalidRequest([FieldError(field_path(error.field, order.spec), error.message)]) from error
+
+    def _refuse_pictures(self, merged: Mapping[str, Json], order: Order) -> None:
+        for name, value in merged.items():
+            if holds_picture_bytes(value):
+                self._metrics.runs.data_url_refused("promptSpec")
+                message = "holds the data of a picture; upload the picture first and name its http(s) URL"
+                raise InvalidRequest([FieldError(field_path(name, order.spec), message)])
 
     def _maker(self, order: Order, node: CanvasNode) -> tuple[ImageProvider, ModelInfo]:
         own_provider, own_model = _text(node.data.get("provider")), _text(node.data.get("model"))
@@ -418,6 +430,8 @@ def _check_call(order: Order, allow: AllowList) -> None:
     """Refuse a webhookUrl that says by itself that it is never called: sooner told than tried for three days."""
     if order.webhook_url is None:
         return
+    if holds_picture_bytes(order.webhook_url):
+        raise InvalidRequest([FieldError("webhookUrl", "holds the data of a picture")])
     try:
         refuse_literal(parse_url(order.webhook_url), allow)
     except AddressRefused as error:
