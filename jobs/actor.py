@@ -13,7 +13,17 @@ from dataclasses import dataclass, field, replace
 from typing import Final, TypeAlias, TypeVar
 
 from jobs import policy as rules
-from jobs.errors import BadImage, DatabaseAway, RunBusy, RunFinished, RunNotFound, StorageUnavailable, WriteRefused
+from jobs.dispatcher import Places
+from jobs.errors import (
+    BadImage,
+    DatabaseAway,
+    PlaceLost,
+    RunBusy,
+    RunFinished,
+    RunNotFound,
+    StorageUnavailable,
+    WriteRefused,
+)
 from jobs.gallery import PREVIEW_INTERVAL_S, Gallery
 from jobs.images import ImageWorkshop
 from jobs.outage import Patience, outlast
@@ -66,9 +76,15 @@ class Done:
 
 @dataclass(frozen=True, slots=True)
 class Later:
-    """Come back at this time."""
+    """Come back at this time.
+
+    Attributes:
+        waits: It has no place at its maker till then, and needs one first.
+
+    """
 
     when: dt.datetime
+    waits: bool = False
 
 
 Next: TypeAlias = Done | Later
@@ -112,6 +128,7 @@ class Actor:
         fetch: See `Fetch`.
         worker_id: Whose attempts these are.
         policy: Limits.
+        places: Gives runs their turn at makers; None: each may go at once.
         patience: How long an outcome waits for the database.
         clock: The time, aware UTC.
         jitter: Draws from [0, 1).
@@ -131,6 +148,7 @@ class Actor:
         worker_id: str,
         policy: RetryPolicy | None = None,
         *,
+        places: Places | None = None,
         patience: Patience | None = None,
         clock: Callable[[], dt.datetime] = utcnow,
         jitter: Callable[[], float] = random.random,
@@ -145,6 +163,7 @@ class Actor:
         # What makers answered to attempts that failed afterwards: the next one here need not pay again.
         self._answers: dict[str, Finished] = {}
         self._progress = progress
+        self._places = places
         self._patience = patience or Patience()
         self._clock = clock
         self._jitter = jitter
@@ -162,8 +181,9 @@ class Actor:
             When to come back.
 
         """
+        placed = self._places is not None
         try:
-            run = await outlast(lambda _: self._runs.begin_attempt(run_id, self.worker_id), ONE_TRY)
+            run = await outlast(lambda _: self._runs.begin_attempt(run_id, self.worker_id, placed=placed), ONE_TRY)
         except RunBusy as busy:
             return Later(busy.retry_at + BUSY_MARGIN)
         except DatabaseAway:
@@ -176,6 +196,8 @@ class Actor:
         self._log("attempt_started", attempt)
         try:
             return await self._attempt(attempt)
+        except PlaceLost:
+            return Done()
         except WriteRefused as refused:
             await self._overtaken(attempt, refused)
             return Done()
@@ -184,12 +206,12 @@ class Actor:
             raise
 
     async def abandon(self, run_id: str) -> None:
-        """Tell the maker of a cancelled run to stop; best effort, in bounded time."""
+        """Tell the maker of a run that ended without it to stop; best effort, in bounded time."""
         try:
             run = await self._runs.get(run_id)
         except RunNotFound:
             return
-        if run.status is Status.CANCELLED and run.remote_id is not None:
+        if run.status in {Status.CANCELLED, Status.FAILED} and run.remote_id is not None:
             await self._tell_maker(run, run.remote_id)
 
     async def _attempt(self, attempt: _Attempt) -> Next:
@@ -204,7 +226,7 @@ class Actor:
         except StorageUnavailable as error:
             self._log("storage_failed", attempt, reason=error.reason, level=logging.ERROR)
             return await self._fail(attempt, rules.storage_failed(attempt.stage))
-        except (WriteRefused, DatabaseAway):
+        except (WriteRefused, DatabaseAway, PlaceLost):
             raise
         except Exception as error:  # noqa: BLE001 - the edge of the attempt: a bug of ours must not leave the run open
             log_trouble(logger, "attempt_crashed", error, run_id=attempt.run.id, attempt=attempt.run.attempt)
@@ -248,6 +270,8 @@ class Actor:
         inputs = (await self._gallery.previous(spec.previous_image),) if spec.previous_image else ()
         request = ImageRequest(run.id, run.model, spec, inputs)
         provider.check(request)
+        if self._places is not None and not await self._places.enter(run):
+            raise PlaceLost(run.id)
 
         async def hear(progress: Progress) -> None:
             await self._hear(attempt, progress)
@@ -294,21 +318,38 @@ class Actor:
         await self._end(attempt)
 
     async def _failed_attempt(self, attempt: _Attempt, error: ProviderError, code: str | None = None) -> Next:
+        if error.error_class is ErrorClass.RATE_LIMIT and attempt.run.remote_id is None:
+            return await self._refused_attempt(attempt, error)
         failures = attempt.run.failures + 1
         decision = rules.decide(error, failures, self.policy, self._jitter())
         told = rules.run_error(error, attempt.stage, code)
         if not isinstance(decision, Retry):
             return await self._fail(attempt, told)
-        resume_at = self._after(decision.after_s)
+        return await self._try_again(attempt, told, self._after(decision.after_s))
+
+    async def _refused_attempt(self, attempt: _Attempt, error: ProviderError) -> Next:
+        """The maker has no time: everybody leaves it alone for a while, and the run waits without losing an attempt."""
+        first = attempt.run.started_at or attempt.run.created_at
+        waited_s = (self._clock() - first).total_seconds()
+        if waited_s > self.policy.refusals_limit_s:
+            return await self._fail(attempt, rules.too_busy(attempt.label, waited_s, attempt.stage))
+        if self._places is None:
+            resume_at = self._after(self.policy.base_s if error.retry_after_s is None else error.retry_after_s)
+        else:
+            resume_at = await self._places.refused(attempt.run, error.retry_after_s)
+        return await self._try_again(attempt, rules.run_error(error, attempt.stage), resume_at)
+
+    async def _try_again(self, attempt: _Attempt, told: RunError, resume_at: dt.datetime) -> Next:
         await self._record(attempt, RetryScheduled(told, resume_at))
         if attempt.answer is not None:
             self._answers[attempt.run.id] = attempt.answer
             if len(self._answers) > MAX_ANSWERS:
                 del self._answers[next(iter(self._answers))]
-        self._log("attempt_failed", attempt, reason=told.code, retry_s=round(decision.after_s, 2))
+        retry_s = (resume_at - self._clock()).total_seconds()
+        self._log("attempt_failed", attempt, reason=told.code, retry_s=round(retry_s, 2))
         self._report(attempt, None, Stage.WAITING if attempt.run.remote_id else Stage.QUEUED)
         await self._gallery.forget(attempt.preview_keys)
-        return Later(resume_at)
+        return Later(resume_at, waits=attempt.run.waits)
 
     async def _fail(self, attempt: _Attempt, error: RunError) -> Next:
         await self._record(attempt, Failed(error))

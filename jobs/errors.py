@@ -11,6 +11,9 @@ JobsError
  │    ├── StaleAttempt          another attempt has taken the run over
  │    └── RunFinished           the run has ended; terminal states never change
  ├── RunBusy               another worker, believed alive, works on the run
+ ├── PlaceLost             the run waits for a place at its maker again
+ ├── QueueFull             as many runs wait as may
+ ├── NotWaiting            a run that does not wait for a place cannot be moved
  ├── BadImage              bytes that are not a picture we accept
  ├── BadKey                a key that no stored picture can have
  ├── StorageUnavailable    the image store failed for a passing reason
@@ -123,6 +126,42 @@ class RunBusy(JobsError):
 
     def __str__(self) -> str:
         return f"worker {self.worker!r} works on run {self.run_id!r}"
+
+
+class PlaceLost(JobsError):
+    """The moment reserved for the run's call passed, and no other is near: it waits for a place again."""
+
+    def __init__(self, run_id: str) -> None:
+        super().__init__(run_id)
+        self.run_id = run_id
+
+    def __str__(self) -> str:
+        return f"run {self.run_id!r} waits for a place again"
+
+
+class QueueFull(JobsError):
+    """As many runs wait as may, of everybody or of one person; `retry_after_s` is when it is worth asking again."""
+
+    def __init__(self, waiting: int, *, own: bool, retry_after_s: float) -> None:
+        super().__init__(waiting, own, retry_after_s)
+        self.waiting = waiting
+        self.own = own
+        self.retry_after_s = retry_after_s
+
+    def __str__(self) -> str:
+        whose = "of your jobs are" if self.own else "jobs are"
+        return f"{self.waiting:,} {whose} waiting, which is as many as may: wait for some to end, or cancel some"
+
+
+class NotWaiting(JobsError):
+    """A run that has begun, or has ended, cannot be moved in the queue; carries it."""
+
+    def __init__(self, run: "Run") -> None:
+        super().__init__(run)
+        self.run = run
+
+    def __str__(self) -> str:
+        return f"run {self.run.id!r} does not wait for its turn: it is {self.run.status}"
 
 
 class BadImage(JobsError):

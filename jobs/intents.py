@@ -6,7 +6,7 @@ from typing import Final, TypeAlias
 
 from crdt.errors import CrdtError, NodeNotFound
 from crdt.json import Json
-from jobs.errors import IdempotencyConflict, IntentRefused, JobsError, RunActive, RunNotFound, StaleRequest
+from jobs.errors import IdempotencyConflict, IntentRefused, JobsError, QueueFull, RunActive, RunNotFound, StaleRequest
 from jobs.requests import UNSET, Unset
 from providers.errors import ImageMakingError, InvalidSpec, RequestRefused, UnknownModel, UnknownProvider
 
@@ -103,6 +103,7 @@ _CODES: Final[Mapping[type[Exception], str]] = {
     RunActive: "run-active",
     RunNotFound: "run-not-found",
     IdempotencyConflict: "idempotency-conflict",
+    QueueFull: "queue-full",
     InvalidSpec: "invalid-request",
     RequestRefused: "invalid-request",
     UnknownProvider: "unknown-provider",

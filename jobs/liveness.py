@@ -52,12 +52,14 @@ class Liveness:
     Args:
         engine: From `crdt.database.create_engine`.
         me: The worker.
+        concurrency: Attempts it can be at, at once; its worker says so.
 
     """
 
-    def __init__(self, engine: AsyncEngine, me: WorkerIdentity) -> None:
+    def __init__(self, engine: AsyncEngine, me: WorkerIdentity, concurrency: int = 100) -> None:
         self._engine = engine
         self.me = me
+        self.concurrency = concurrency
 
     async def beat(self) -> None:
         """Commit that this worker lives."""
@@ -65,10 +67,9 @@ class Liveness:
             now = await connection.run_sync(database_now)
             insert: Any = (sqlite if connection.dialect.name == "sqlite" else postgresql).insert(workers)
             me = self.me
-            values = {"id": me.id, "host": me.host, "pid": me.pid, "process": me.process, "seen_at": now}
-            await connection.execute(
-                insert.values(**values).on_conflict_do_update(index_elements=["id"], set_={"seen_at": now})
-            )
+            lives = {"seen_at": now, "concurrency": self.concurrency}
+            values = {"id": me.id, "host": me.host, "pid": me.pid, "process": me.process, **lives}
+            await connection.execute(insert.values(**values).on_conflict_do_update(index_elements=["id"], set_=lives))
 
     async def retire(self) -> None:
         """Commit that this worker is gone, and forget those that died long ago."""

@@ -8,6 +8,7 @@ from typing import Final
 from crdt.json import Json
 from crdt.room import Room
 from jobs.intents import Refusal
+from jobs.state import Stage
 
 INTERVAL_S: Final = 0.25
 REFUSAL_S: Final = 30.0
@@ -46,6 +47,11 @@ class Notices:
         """The run that is shown as being at work in a node."""
         run_id = self._runs.get(node_id, {}).get("runId")
         return run_id if isinstance(run_id, str) else None
+
+    def begun(self, node_id: str, run_id: str) -> bool:
+        """Whether this run is shown as having had its turn."""
+        line = self._runs.get(node_id, {})
+        return line.get("runId") == run_id and line.get("stage") != Stage.QUEUED.value
 
     def progress(self, node_id: str, line: Mapping[str, Json]) -> None:
         """Show how far a node's run is."""

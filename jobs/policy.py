@@ -22,6 +22,7 @@ class RetryPolicy:
         poll_max_s: A maker that asks to be polled more rarely is not believed.
         upload_tries: Tries to store one picture, and to fetch one.
         notice_limit_s: Time that telling a maker of a cancel may take.
+        refusals_limit_s: A maker that has no time for a run is asked again for so long since the run's first attempt.
 
     """
 
@@ -35,6 +36,7 @@ class RetryPolicy:
     poll_max_s: float = 60.0
     upload_tries: int = 3
     notice_limit_s: float = 5.0
+    refusals_limit_s: float = 1_800.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +104,33 @@ def decide(error: ProviderError, failures: int, policy: RetryPolicy, jitter: flo
     # Never before the maker said; a little after it, so that parked runs do not come back in one moment.
     asked = min(max(error.retry_after_s, 0.0), policy.retry_after_cap_s)
     return Retry(asked + min(own, policy.base_s))
+
+
+def too_busy(label: str, waited_s: float, stage: Stage) -> RunError:
+    """A maker that went on asking for fewer calls."""
+    return RunError(
+        code="rate_limit",
+        message=f"{label} has taken no more calls for {waited_s / 60:.0f} minutes. Try again later.",
+        retryable=True,
+        action=Action.WAIT,
+        error_class=ErrorClass.RATE_LIMIT,
+        stage=stage,
+    )
+
+
+def deadline_passed(stage: Stage) -> RunError:
+    """A run that has not ended by the time it was given."""
+    begun = "while it waited for its turn" if stage is Stage.QUEUED else "before it was finished"
+    return RunError(
+        code="deadline",
+        message=f"The time given for this picture ran out {begun}. Ask again, with more time if you can.",
+        retryable=True,
+        action=Action.RETRY,
+        error_class=ErrorClass.PERMANENT,
+        kind=ErrorKind.TIMEOUT,
+        stage=stage,
+        billing_ambiguous=stage is not Stage.QUEUED,
+    )
 
 
 def poll_after_s(asked: float, policy: RetryPolicy) -> float:

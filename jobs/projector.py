@@ -158,6 +158,9 @@ class Projector:
             if known.notices.run_of(node_id) == run_id:
                 known.notices.drop(node_id)
             return
+        if "place" in payload and known.notices.begun(node_id, run_id):
+            # It had its turn while somebody was still counting those that wait.
+            return
         known.notices.progress(node_id, {key: value for key, value in payload.items() if key != "nodeId"})
 
     def room_truth(self, room: Room, node_id: str) -> Mapping[str, Json] | None:

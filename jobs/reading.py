@@ -2,7 +2,7 @@
 
 import datetime as dt
 from collections.abc import Callable, Collection, Mapping
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -14,6 +14,7 @@ from jobs.run import Run
 from jobs.state import TERMINAL, Status
 from jobs.tables import run_events, runs
 
+T = TypeVar("T")
 _CHUNK: Final = 500
 """Ids per statement: SQLite has a limit on bound parameters."""
 _UNFINISHED: Final = (Status.PENDING.value, Status.RUNNING.value)
@@ -36,6 +37,11 @@ class RunReader:
     def __init__(self, engine: AsyncEngine, clock: Callable[[], dt.datetime] = utcnow) -> None:
         self._reading = read_only(engine)
         self._clock = clock
+
+    async def read(self, work: Callable[[sa.Connection], T]) -> T:
+        """What `work` reads."""
+        async with self._reading.connect() as connection:
+            return await connection.run_sync(work)
 
     async def get(self, run_id: str) -> Run:
         """The run with this id.
@@ -79,16 +85,22 @@ class RunReader:
         async with self._reading.connect() as connection:
             return [run_from_row(row) for row in await connection.execute(query)]
 
-    async def unfinished(self, limit: int, *, after_id: str = "", idle_since: dt.datetime | None = None) -> list[Run]:
+    async def unfinished(
+        self, limit: int, *, after_id: str = "", idle_since: dt.datetime | None = None, placed: bool = False
+    ) -> list[Run]:
         """Runs that have not ended, ordered by id, for the sweep.
 
         Args:
             limit: At most so many.
             after_id: Start behind this id: the next page.
             idle_since: Leave out what was touched after it, and what is parked beyond now.
+            placed: Leave out what waits for a place at its maker.
 
         """
         query = sa.select(runs).where(runs.c.status.in_(_UNFINISHED), runs.c.id > after_id)
+        if placed:
+            begun = (runs.c.admitted_at, runs.c.remote_id, runs.c.worker)
+            query = query.where(sa.or_(*(column.is_not(None) for column in begun)))
         if idle_since is not None:
             overdue = sa.or_(runs.c.resume_at.is_(None), runs.c.resume_at <= self._clock())
             query = query.where(runs.c.updated_at <= idle_since, overdue)

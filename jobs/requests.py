@@ -86,6 +86,7 @@ class RunRequest:
             "model": self.model,
             "after": "\x00unset" if isinstance(self.after, Unset) else self.after,
             "parent": self.parent_id,
+            **({"priority": self.priority} if self.priority else {}),
             **self.to_json(),
         }
         return hashlib.sha256(json.dumps(body, sort_keys=True, separators=(",", ":")).encode()).hexdigest()

@@ -27,6 +27,7 @@ from jobs.state import (
     transition,
 )
 from providers.base import Cost, PromptSpec
+from providers.errors import ErrorClass
 
 MICROS: Final = 1_000_000
 
@@ -152,6 +153,11 @@ class Run:
         """Whether it waits for its maker, its last attempt having ended in an orderly way."""
         return self.worker is None and self.remote_id is not None and self.stage is Stage.WAITING
 
+    @property
+    def waits(self) -> bool:
+        """Whether it waits for a place at its maker: nobody works on it, and its maker does not either."""
+        return self.admitted_at is None and self.remote_id is None and self.worker is None
+
 
 def applied(run: Run, event: Event, at: dt.datetime) -> Run:  # noqa: C901, PLR0911 - one case for each event
     """The run after an event.
@@ -194,13 +200,12 @@ def applied(run: Run, event: Event, at: dt.datetime) -> Run:  # noqa: C901, PLR0
             return replace(moved, worker=None, failures=0, crashes=0, polls=0)
         case Answered(cost):
             return _billed(run, cost)
-        case RetryScheduled(_, resume_at):
-            stage = Stage.WAITING if run.remote_id else Stage.QUEUED
-            failed = replace(run, stage=stage, failures=run.failures + 1, resume_at=resume_at)
-            return replace(failed, worker=None, crashes=0)
+        case RetryScheduled(error, resume_at):
+            # A maker that has no time for it has not tried: that takes none of its attempts.
+            refused = error.error_class is ErrorClass.RATE_LIMIT and run.remote_id is None
+            return replace(_let_go(run), failures=run.failures + (not refused), resume_at=resume_at)
         case Interrupted():
-            stage = Stage.WAITING if run.remote_id else Stage.QUEUED
-            return replace(run, stage=stage, worker=None, crashes=0, resume_at=None)
+            return replace(_let_go(run), resume_at=None)
         case Completed(images, cost, adapted):
             return replace(_billed(run, cost), payload=payload(Completed(images, cost, adapted)), error=None)
         case Failed(error):
@@ -208,6 +213,14 @@ def applied(run: Run, event: Event, at: dt.datetime) -> Run:  # noqa: C901, PLR0
         case Cancelled():
             return run
     raise AssertionError(event)  # pragma: no cover - `transition` refused it
+
+
+def _let_go(run: Run) -> Run:
+    """The run in nobody's hands: unless its maker works on it, it waits for a place again."""
+    free = replace(run, worker=None, crashes=0)
+    if run.remote_id is not None:
+        return replace(free, stage=Stage.WAITING)
+    return replace(free, stage=Stage.QUEUED, admitted_at=None, start_at=None)
 
 
 def resumed(run: Run, worker: str, at: dt.datetime) -> Run:

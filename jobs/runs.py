@@ -7,7 +7,7 @@ import datetime as dt
 import secrets
 import uuid
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
@@ -21,7 +21,7 @@ from jobs.errors import IdempotencyConflict, RunActive, RunBusy, RunFinished, Ru
 from jobs.ledger import settle
 from jobs.liveness import LEASE_S, WorkerIdentity, alive_until
 from jobs.outgoing import announce
-from jobs.policy import worker_lost
+from jobs.policy import deadline_passed, worker_lost
 from jobs.reading import RunReader, first_run, of_node, utcnow
 from jobs.records import RunEvent, changed_columns, event_columns, image_columns, run_columns
 from jobs.requests import UNSET, Requested, RunRequest, Unset, first_state
@@ -32,6 +32,7 @@ from jobs.tables import generated_images, run_events, runs
 
 __all__ = ["UNSET", "Requested", "Run", "RunEvent", "RunRequest", "Runs", "Unset", "node_patch"]
 
+T = TypeVar("T")
 MAX_CRASHES: Final = 3
 """Attempts that end with the death of their worker before the run is given up."""
 
@@ -80,20 +81,34 @@ class Runs(RunReader):
             self._hint(requested.run.workflow_id, requested.run.id)
         return requested
 
-    async def begin_attempt(self, run_id: str, worker: str) -> Run | None:
+    async def known(self, request: RunRequest) -> Run | None:
+        """The run that an equal request made before.
+
+        Raises:
+            IdempotencyConflict: The key was used with another body.
+
+        """
+        return await self.read(lambda connection: _known(connection, request))
+
+    async def begin_attempt(self, run_id: str, worker: str, *, placed: bool = False) -> Run | None:
         """Commit that a worker works on the run from now on.
 
         A run that was parked while its maker works goes on with the same attempt; any other gets the next number,
         which fences whoever worked on it before. One that took `MAX_CRASHES` workers with it has failed.
 
+        Args:
+            run_id: Of the run.
+            worker: Who begins.
+            placed: Whether the run needs a place at its maker, see `jobs.dispatcher`.
+
         Returns:
-            None when the run has ended, or is not there.
+            None when the run has ended, is not there, or waits for a place.
 
         Raises:
             RunBusy: Another worker, believed alive, works on it.
 
         """
-        before, begun = await self._transactions.run(lambda connection: self._begin(connection, run_id, worker))
+        before, begun = await self._transactions.run(lambda connection: self._begin(connection, run_id, worker, placed))
         if before is None or begun is None:
             return None
         if begun.seq > before.seq:
@@ -167,9 +182,41 @@ class Runs(RunReader):
             self._hint(run.workflow_id, run.id)
         return run
 
-    def _begin(self, connection: sa.Connection, run_id: str, worker: str) -> tuple[Run | None, Run | None]:
+    async def expire(self, run_id: str) -> Run | None:
+        """Commit that the run has failed because its deadline has passed; None if it has ended, or has time left."""
+
+        def write(connection: sa.Connection) -> Run | None:
+            run = self._locked(connection, run_id)
+            late = run is not None and run.deadline_at is not None and run.deadline_at <= self._clock()
+            if run is None or run.status.terminal or not late:
+                return None
+            return self._apply(connection, run, Failed(deadline_passed(run.stage)))
+
+        run = await self._transactions.run(write)
+        if run is not None:
+            self._hint(run.workflow_id, run.id)
+        return run
+
+    async def transaction(self, work: Callable[[sa.Connection], T]) -> T:
+        """Commit what `work` does, in turn with the writers of runs: for what they do not write, places.
+
+        Args:
+            work: See `crdt.transactions.Transactions.run`.
+
+        """
+        return await self._transactions.run(work)
+
+    def _begin(
+        self,
+        connection: sa.Connection,
+        run_id: str,
+        worker: str,
+        placed: bool,  # noqa: FBT001 - see `begin_attempt`
+    ) -> tuple[Run | None, Run | None]:
         """The run before and after a worker begins; twice the same when it has ended."""
         run = self._locked(connection, run_id)
+        if run is not None and placed and run.waits:
+            return run, None
         if run is None or run.status.terminal:
             return run, run
         if run.worker is not None and run.worker != worker:

@@ -12,7 +12,8 @@ from typing import Any, Final, Self
 
 import docket
 
-from jobs.actor import Actor, Later
+from jobs.actor import Actor, Done, Later
+from jobs.dispatcher import Dispatcher
 from jobs.errors import QueueAway
 from jobs.liveness import BEAT_S, Liveness
 from jobs.queue import Handlers, JobQueue, Next
@@ -57,7 +58,11 @@ class Pace:
 @dataclass(frozen=True, slots=True)
 class _Hold:
     task: asyncio.Task[Any]
-    attempt: int | None
+    run: Run | None
+
+    @property
+    def attempt(self) -> int | None:
+        return self.run.attempt if self.run is not None else None
 
 
 class Worker:
@@ -67,6 +72,7 @@ class Worker:
         docket_url: "redis://...", or "memory://" for a queue inside this process.
         runs: The truth.
         actor: Makes the attempts.
+        dispatcher: Says which runs may go; shared with the doors of this process.
         name: Of the queue; all workers and doors of one installation share it.
         concurrency: Attempts at once; nearly all of their time is waiting for makers.
         liveness: This worker's sign of life; without one others may take its runs when they see them.
@@ -80,6 +86,7 @@ class Worker:
         docket_url: str,
         runs: Runs,
         actor: Actor,
+        dispatcher: Dispatcher,
         *,
         name: str = "darkroom-jobs",
         concurrency: int = 100,
@@ -90,11 +97,15 @@ class Worker:
         self.queue = JobQueue(docket_url, name=name, handlers=Handlers(self._advance, self._abandon))
         self._runs = runs
         self._actor = actor
+        self._dispatcher = dispatcher
         self._concurrency = concurrency
         self._liveness = liveness
+        if liveness is not None:
+            liveness.concurrency = concurrency
         self._pace = pace or Pace()
         self._clock = clock
         self._held: dict[str, _Hold] = {}
+        self._again: set[str] = set()
         self._stack = AsyncExitStack()
         self._stopping = False
 
@@ -103,9 +114,10 @@ class Worker:
         """Ids of the runs this worker is at."""
         return frozenset(self._held)
 
-    async def enqueue(self, run_id: str, when: dt.datetime | None = None) -> bool:
-        """See `JobQueue.enqueue`."""
-        return await self.queue.enqueue(run_id, when)
+    async def enqueue(self, run_id: str) -> None:
+        """Have a run that was just made looked at; see `Dispatcher.poke`."""
+        del run_id  # Whoever has the best claim goes first.
+        self._dispatcher.poke()
 
     async def wake(self, run_id: str) -> bool:
         """See `JobQueue.wake`."""
@@ -117,6 +129,8 @@ class Worker:
         hold = self._held.get(run_id)
         if not taken and hold is not None:
             hold.task.cancel()
+        # Its place is free.
+        self._dispatcher.poke()
         return taken
 
     async def __aenter__(self) -> Self:
@@ -125,6 +139,7 @@ class Worker:
                 await self._liveness.beat()
                 self._stack.push_async_callback(self._retire, self._liveness)
             await self._stack.enter_async_context(self.queue)
+            await self._stack.enter_async_context(self._dispatcher.serving(self.queue))
             group = await self._stack.enter_async_context(asyncio.TaskGroup())
             self._tasks = [group.create_task(self._sweep_forever(), name="sweep")]
             if self._liveness is not None:
@@ -149,7 +164,7 @@ class Worker:
             await self._stack.__aexit__(kind, error, trace)
 
     async def sweep(self, *, everything: bool = False) -> int:
-        """Queue every unfinished run that nobody seems to work on, and let go of those that were taken from us.
+        """Queue every run that has a place and nobody seems to work on, and let go of those that were taken from us.
 
         Args:
             everything: At a start: also what was touched just now, because its worker may have been killed since.
@@ -166,23 +181,25 @@ class Worker:
             self._held[run_id].task.cancel()
         idle_since = None if everything else self._clock() - dt.timedelta(seconds=SETTLED_S)
         found, after = 0, ""
-        while page := await self._runs.unfinished(PAGE, after_id=after, idle_since=idle_since):
+        while page := await self._runs.unfinished(PAGE, after_id=after, idle_since=idle_since, placed=True):
             after = page[-1].id
             jobs = [(run.id, run.resume_at) for run in page if run.id not in self._held]
             if jobs and not await self.queue.enqueue_many(jobs):
                 raise QueueAway
             found += len(jobs)
+        self._dispatcher.poke()
         return found
 
     async def _advance(self, run_id: str) -> Next:
         task = asyncio.current_task()
         if task is None or run_id in self._held or self._stopping:
             # Given to us twice: the first one goes on, and this entry looks in again in case it dies.
+            self._again.add(run_id)
             return Next(self._clock() + dt.timedelta(seconds=self._pace.redelivery_s))
         self._held[run_id] = _Hold(task, None)
 
         def began(run: Run) -> None:
-            self._held[run_id] = _Hold(task, run.attempt)
+            self._held[run_id] = _Hold(task, run)
 
         try:
             after = await self._actor.advance(run_id, began)
@@ -191,7 +208,20 @@ class Worker:
             log_trouble(logger, "attempt_broken", error, run_id=run_id)
             return Next(self._clock() + dt.timedelta(seconds=self._pace.trouble_s))
         finally:
-            del self._held[run_id]
+            run = self._held.pop(run_id).run
+            self._dispatcher.freed()
+        if isinstance(after, Done) and run is not None and run.started_at is not None:
+            self._dispatcher.took(run.provider, (self._clock() - run.started_at).total_seconds())
+        return await self._after(run_id, after)
+
+    async def _after(self, run_id: str, after: Done | Later) -> Next:
+        if run_id in self._again:
+            # It was given a place again before this job was over; that entry need not wait until it looks in.
+            self._again.discard(run_id)
+            await self.queue.wake(run_id)
+        if isinstance(after, Later) and after.waits:
+            self._dispatcher.poke(after.when)
+            return Next(None)
         return Next(after.when if isinstance(after, Later) else None)
 
     async def _abandon(self, run_id: str) -> None:

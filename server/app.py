@@ -20,7 +20,7 @@ from server.openapi import build_openapi
 from server.operations import build_routes
 from server.origins import Origins
 from server.problems import TABLE, handle
-from server.routes import canvas, events, health, images, jobs, page, providers, runs, tokens, workflows
+from server.routes import canvas, events, health, images, jobs, page, providers, queue, runs, tokens, workflows
 from server.settings import Settings
 from server.websocket import websocket_endpoint
 from server.wiring import Parts, start
@@ -30,6 +30,7 @@ OPERATIONS: Final = (
     *canvas.OPERATIONS,
     *runs.OPERATIONS,
     *jobs.OPERATIONS,
+    *queue.OPERATIONS,
     *events.OPERATIONS,
     *providers.OPERATIONS,
     *tokens.OPERATIONS,

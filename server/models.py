@@ -11,6 +11,8 @@ from server.access import DEFAULT_LIFE_S, MAX_LIFE_S, MAX_WORKFLOWS
 
 MAX_BATCH: Final = 1000
 _MAX_METADATA_KEYS: Final = 100
+_MAX_DEADLINE_S: Final = 7 * 24 * 3600
+_MAX_PAUSE_S: Final = 365 * 24 * 3600
 
 Id = Annotated[str, Field(min_length=1, max_length=256)]
 WorkflowId = Annotated[str, Field(pattern=f"^(?:{ROOM_ID.pattern})$")]
@@ -68,6 +70,10 @@ class RunOptions(Body):
         None, max_length=2_048, description="kept with the job; this release does not call it"
     )
     metadata: dict[str, JsonValue] | None = Field(None, max_length=_MAX_METADATA_KEYS)
+    priority: int = Field(0, ge=-100, le=100, description="the higher goes first, also before jobs of others")
+    deadline_s: float | None = Field(
+        None, ge=1, le=_MAX_DEADLINE_S, description="seconds from now after which the job has failed"
+    )
 
     @field_validator("webhook_url")
     @classmethod
@@ -98,6 +104,35 @@ class ByBody(Body):
     """Body of a cancel or retry."""
 
     by: Person | None = None
+
+
+class QueueScope(Body):
+    """Names what is paused or resumed; one of the three."""
+
+    provider: Name | None = Field(None, description="one provider; for admins")
+    workflow_id: WorkflowId | None = Field(None, description="one canvas")
+    all: Literal[True] | None = Field(None, description="everything; for admins")
+
+    @model_validator(mode="after")
+    def _one_of_three(self) -> Self:
+        if sum(given is not None for given in (self.provider, self.workflow_id, self.all)) != 1:
+            raise ValueError("name one of provider, workflowId and all")
+        return self
+
+
+class PauseBody(QueueScope):
+    """Body of a pause."""
+
+    until_s: float | None = Field(
+        None, gt=0, le=_MAX_PAUSE_S, description="seconds until it ends by itself; left out: when it is resumed"
+    )
+    reason: str = Field("", max_length=500, description="shown to whoever looks at the queue")
+
+
+class MoveBody(Body):
+    """Where a waiting job is put."""
+
+    to: Literal["front", "back"]
 
 
 class Position(Body):

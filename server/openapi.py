@@ -24,6 +24,7 @@ _PROBLEMS: Final = {
     415: "The body is not application/json.",
     416: "The file is shorter than that.",
     422: "Fields are wrong; `errors` names each.",
+    429: "As many jobs wait as may; `Retry-After` says when to ask again.",
     503: "A part the request needs does not answer; try again.",
 }
 _SECURITY_SCHEMES: Final = {

@@ -10,7 +10,8 @@ from crdt.catalog import Catalog
 from crdt.errors import NodeNotFound
 from crdt.json import Json
 from crdt.rooms import Rooms
-from jobs.errors import IntentRefused, RunActive
+from jobs.control import QueueControl
+from jobs.errors import IntentRefused, QueueFull, RunActive
 from jobs.intents import CancelIntent, Intent
 from jobs.requests import UNSET, Requested, RunRequest, Unset
 from jobs.run import Run
@@ -50,19 +51,29 @@ class Order:
     webhook_url: str | None = None
     parent_id: str | None = None
     batch_id: str | None = None
+    priority: int = 0
+    deadline_s: float | None = None
 
 
 class Orders:
     """Turns orders into runs that are worked on."""
 
-    def __init__(
-        self, catalog: Catalog, rooms: Rooms, runs: Runs, registry: Registry, worker: Worker, metrics: Metrics
+    def __init__(  # noqa: PLR0913, PLR0917 - its seams
+        self,
+        catalog: Catalog,
+        rooms: Rooms,
+        runs: Runs,
+        registry: Registry,
+        worker: Worker,
+        control: QueueControl,
+        metrics: Metrics,
     ) -> None:
         self._catalog = catalog
         self._rooms = rooms
         self._runs = runs
         self._registry = registry
         self._worker = worker
+        self._control = control
         self._metrics = metrics
 
     async def start(self, order: Order) -> Requested:
@@ -72,6 +83,7 @@ class Orders:
             WorkflowNotFound, NodeNotFound: There is no such place.
             InvalidRequest, InvalidSpec, RequestRefused, UnknownProvider, UnknownModel: It cannot be made as asked.
             StaleRequest, RunActive, IdempotencyConflict: The node has moved on, or the key is taken.
+            QueueFull: Too many wait.
 
         """
         return await self._submit(await self.prepare(order))
@@ -97,8 +109,9 @@ class Orders:
             seen.add(place)
         await self._refuse_active(orders)
         # First every row, then the queue: attempts at work would slow down what the caller waits for.
+        await self._room_for(requests)
         requested = [await self._request_or_find(request) for request in requests]
-        await self._worker.queue.enqueue_many([(made.run.id, None) for made in requested if made.created])
+        self._control.dispatcher.poke()
         return [made.run for made in requested]
 
     async def retry(self, run_id: str, by: Mapping[str, str], idempotency_key: str | None = None) -> Requested:
@@ -124,6 +137,7 @@ class Orders:
             metadata=run.metadata,
             webhook_url=run.webhook_url,
             parent_id=run.id,
+            priority=run.priority,
         )
         return await self.start(order)
 
@@ -184,13 +198,35 @@ class Orders:
             webhook_url=order.webhook_url,
             parent_id=order.parent_id,
             batch_id=order.batch_id,
+            priority=order.priority,
+            deadline_s=order.deadline_s,
         )
 
     async def _submit(self, request: RunRequest) -> Requested:
+        known = await self._room_for([request])
+        if known is not None:
+            return Requested(known, created=False)
         requested = await self._request(request)
         if requested.created:
-            await self._worker.enqueue(requested.run.id)
+            self._control.dispatcher.poke()
         return requested
+
+    async def _room_for(self, requests: Sequence[RunRequest]) -> Run | None:
+        """Check that the queue takes these; a full one still knows what it took before: the run of the first.
+
+        Raises:
+            QueueFull: It takes no more.
+
+        """
+        first = requests[0]
+        try:
+            await self._control.admit(first.requested_by.get("id"), first.workflow_id, len(requests))
+        except QueueFull:
+            known = await self._runs.known(first)
+            if known is None:
+                raise
+            return known
+        return None
 
     async def _request(self, request: RunRequest) -> Requested:
         requested = await self._runs.request_run(request)

@@ -25,6 +25,8 @@ from jobs.errors import (
     BadKey,
     DatabaseAway,
     IdempotencyConflict,
+    NotWaiting,
+    QueueFull,
     RunActive,
     RunNotFound,
     StaleRequest,
@@ -163,6 +165,8 @@ TABLE: Final[Mapping[type[Exception], Callable[[Any], Problem]]] = {
     StaleRequest: lambda e: _current("stale-request", "after", e),
     RunActive: lambda e: _current("run-active", "nodeId", e),
     IdempotencyConflict: lambda e: _field("idempotency-conflict", "Idempotency-Key", str(e)),
+    QueueFull: lambda e: Problem("queue-full", 429, str(e), headers={"Retry-After": f"{e.retry_after_s:.0f}"}),
+    NotWaiting: lambda e: replace(_field("not-waiting", "jobId", str(e), 409), extra={"current": job_record(e.run)}),
     BadKey: lambda e: _field("image-not-found", "key", f"there is no image {e.key!r}", 404),
     StorageUnavailable: lambda _: Problem(
         "unavailable", 503, "The image store does not answer now. Try again shortly."

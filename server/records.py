@@ -108,6 +108,38 @@ class EventList(Record):
     events: list[EventRecord]
 
 
+class PauseRecord(Record):
+    """What is paused."""
+
+    scope: str = Field(description="all, provider or workflow")
+    provider: str | None = None
+    workflow_id: str | None = None
+    kind: str = Field(description="operator, or rate_limit where the provider asked for it")
+    at: dt.datetime
+    until: dt.datetime | None = Field(None, description="left out: until it is resumed")
+    reason: str | None = None
+    by: str | None = None
+
+
+class ProviderQueueRecord(Record):
+    """The queue of one provider."""
+
+    name: str
+    state: str = Field(description="open, paused or rate_limit")
+    paused_until: dt.datetime | None = None
+    reason: str | None = None
+    waiting: int
+    running: int
+    limits: dict[str, str] = Field(description="by provider or provider:model, as DARKROOM_LIMITS has them")
+
+
+class QueueRecord(Record):
+    """What waits and what is at work."""
+
+    paused: list[PauseRecord]
+    providers: list[ProviderQueueRecord]
+
+
 class FlowRecord(Record):
     """A workflow in React Flow's shape."""
 

@@ -17,6 +17,8 @@ from crdt.errors import RoomUnavailable
 from crdt.json import Json
 from crdt.room import Room
 from crdt.rooms import Rooms
+from jobs.control import QueueControl
+from jobs.dispatcher import Dispatcher
 from jobs.run import node_patch
 from jobs.runs import Runs
 from jobs.storage import DiskStore
@@ -51,6 +53,8 @@ class Services:
     images: DiskStore
     images_folder: Path
     worker: Worker
+    dispatcher: Dispatcher
+    control: QueueControl
     orders: Orders
     signals: RunSignals
     metrics: Metrics

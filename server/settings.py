@@ -10,6 +10,7 @@ from pydantic import Field, SecretStr, ValidationError, field_validator, model_v
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from sqlalchemy.exc import ArgumentError
 
+from jobs.limits import Limits, parse_limits
 from providers.addresses import AllowList
 from server.crowd import Bounds
 from server.errors import BadSettings
@@ -72,6 +73,17 @@ class Settings(BaseSettings):
     )
     demo_delay_s: float = Field(
         2.0, ge=0, le=600, alias="DARKROOM_DEMO_DELAY_S", description="seconds the demo provider takes for a picture"
+    )
+    run_limits: str = Field(
+        "",
+        alias="DARKROOM_LIMITS",
+        description="calls that makers take in a time and at once, such as openai=tier2,ideogram=20; over the defaults",
+    )
+    max_queue: int = Field(
+        10_000, ge=1, le=1_000_000, alias="DARKROOM_MAX_QUEUE", description="runs that may wait for their turn"
+    )
+    max_queue_per_person: int = Field(
+        2_000, ge=1, le=1_000_000, alias="DARKROOM_MAX_QUEUE_PER_PERSON", description="of them, runs of one person"
     )
     fetch_allow: Annotated[tuple[str, ...], NoDecode] = Field(
         (),
@@ -148,6 +160,12 @@ class Settings(BaseSettings):
         AllowList.parse(value)
         return value
 
+    @field_validator("run_limits")
+    @classmethod
+    def _run_limits(cls, value: str) -> str:
+        parse_limits(value)
+        return value
+
     @field_validator("trusted_proxies")
     @classmethod
     def _networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
@@ -184,6 +202,11 @@ class Settings(BaseSettings):
                 "set DARKROOM_SECRET, or use a loopback address (127.0.0.1)"
             )
         return self
+
+    @property
+    def limits(self) -> Limits:
+        """What makers take."""
+        return parse_limits(self.run_limits)
 
     @property
     def database(self) -> str:

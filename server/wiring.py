@@ -21,11 +21,14 @@ from crdt.rooms import RoomLimits, Rooms
 from crdt.store import SqlStore
 from crdt.transactions import Transactions
 from jobs.actor import Actor
+from jobs.control import QueueControl
+from jobs.dispatcher import Dispatcher
 from jobs.images import ImageWorkshop
 from jobs.liveness import Liveness, WorkerIdentity
 from jobs.progress import Reporter, Send
 from jobs.projector import Projector
 from jobs.runs import Runs
+from jobs.standing import Standing
 from jobs.storage import DiskStore
 from jobs.worker import Pace, Worker
 from providers.base import ImageProvider
@@ -122,10 +125,14 @@ async def start(
         runs = Runs(engine, hint=_hint(rooms, signals, accounts), me=me, transactions=transactions)
         images = parts.images(images_folder, settings.public_url)
         fetch = partial(fetch_image, allow=settings.fetch_allow)
-        actor = Actor(runs, registry, workshop, images, Reporter(_report(rooms, signals)), fetch, me.id)
-        worker = Worker(_queue(settings, process_id), runs, actor, liveness=Liveness(engine, me), pace=_PACE)
+        report = _report(rooms, signals)
+        dispatcher = Dispatcher(runs, settings.limits, me=me.id, standing=Standing(report, me.id))
+        actor = Actor(runs, registry, workshop, images, Reporter(report), fetch, me.id, places=dispatcher)
+        queue = _queue(settings, process_id)
+        worker = Worker(queue, runs, actor, dispatcher, liveness=Liveness(engine, me), pace=_PACE)
         catalog = Catalog(engine, store)
-        orders = Orders(catalog, rooms, runs, registry, worker, metrics)
+        control = QueueControl(runs, dispatcher, settings.max_queue, settings.max_queue_per_person)
+        orders = Orders(catalog, rooms, runs, registry, worker, control, metrics)
         projector = Projector(rooms, runs, orders.ask, workshop, images, vouched=settings.secret is not None)
         rooms.listener = projector
         await rooms.start()
@@ -151,6 +158,8 @@ async def start(
             images=images,
             images_folder=images_folder,
             worker=worker,
+            dispatcher=dispatcher,
+            control=control,
             orders=orders,
             signals=signals,
             metrics=metrics,

@@ -114,7 +114,7 @@ OPERATIONS = (
         "jobs",
         {202: Answer("It will be worked on.", Accepted)},
         bodies=(StartImageJobRequest, BatchRequest),
-        problems=(404, 409),
+        problems=(404, 409, 429),
         idempotent=True,
     ),
     Operation(
@@ -144,7 +144,7 @@ OPERATIONS = (
         "jobs",
         {201: Answer("A new job.", ImageJobRecord), 200: Answer("An equal request made it before.", ImageJobRecord)},
         bodies=(ByBody,),
-        problems=(404, 409),
+        problems=(404, 409, 429),
         idempotent=True,
     ),
 )

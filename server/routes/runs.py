@@ -49,6 +49,8 @@ def order_options(request: Request, body: RunOptions) -> dict[str, Any]:
         "by": person(request, body.by),
         "metadata": body.metadata or {},
         "webhook_url": body.webhook_url,
+        "priority": body.priority,
+        "deadline_s": body.deadline_s,
     }
 
 
@@ -70,7 +72,7 @@ OPERATIONS = (
         "jobs",
         {201: Answer("A new job.", ImageJobRecord), 200: Answer("An equal request made it before.", ImageJobRecord)},
         bodies=(RunBody,),
-        problems=(404, 409),
+        problems=(404, 409, 429),
         idempotent=True,
     ),
     Operation(

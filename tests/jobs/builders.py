@@ -18,8 +18,10 @@ from crdt.rows import NodeRow
 from crdt.tables import metadata
 from jobs import policy as rules
 from jobs.actor import Actor, Done
+from jobs.dispatcher import Dispatcher
 from jobs.images import ImageWorkshop
 from jobs.intents import Intent, RunIntent
+from jobs.limits import Limits
 from jobs.liveness import Liveness, WorkerIdentity
 from jobs.policy import RetryPolicy
 from jobs.requests import UNSET, RunRequest, Unset
@@ -28,6 +30,7 @@ from jobs.runs import Runs
 from jobs.state import RunError, Stage, StoredImage
 from jobs.storage import DiskStore
 from jobs.tables import generated_images, run_events, workers
+from jobs.tables import runs as runs_table
 from jobs.worker import Pace, Worker
 from providers.base import (
     Accepted,
@@ -309,6 +312,7 @@ class Studio:
     slept: Slept
     actor: Actor
     me: WorkerIdentity
+    dispatcher: Dispatcher
 
     async def go(self, run: Run, limit: int = 20) -> Run:
         """Advance a run as often as it asks for, without waiting, until it is done."""
@@ -325,6 +329,7 @@ class Studio:
 
 @asynccontextmanager
 async def studio(engine: AsyncEngine, root: Path, provider: FakeProvider, **options: Any) -> AsyncIterator[Studio]:
+    """Everything around one maker; `turns`: runs need a place there, which a dispatcher gives."""
     hints = options.pop("hints", None) or Hints()
     reports, slept = options.pop("progress", None) or Reports(), Slept()
     me = options.pop("me", None) or WorkerIdentity()
@@ -332,11 +337,24 @@ async def studio(engine: AsyncEngine, root: Path, provider: FakeProvider, **opti
     store = options.pop("store", None) or DiskStore(root / "pictures", "http://test")
     fetch = options.pop("fetch", no_fetch)
     policy = options.pop("policy", None) or RetryPolicy()
-    options = {"sleep": slept, "jitter": lambda: 0.5, **options}
-    registry = Registry([provider], None, None)
+    standing = options.pop("standing", None)
+    dispatcher = Dispatcher(runs, options.pop("limits", None) or Limits({}), me=me.id, standing=standing)
+    places = dispatcher if options.pop("turns", False) else None
+    options = {"sleep": slept, "jitter": lambda: 0.5, "places": places, **options}
+    registry = Registry([provider, *options.pop("others", ())], None, None)
     async with ImageWorkshop() as workshop:
         actor = Actor(runs, registry, workshop, store, reports, fetch, me.id, policy, **options)
-        yield Studio(engine, runs, hints, provider, store, reports, slept, actor, me)
+        yield Studio(engine, runs, hints, provider, store, reports, slept, actor, me, dispatcher)
+
+
+async def placed(studio: Studio, **options: Any) -> Run:
+    """A run that has a place, and that no queue knows."""
+    run = await pending(studio.runs, **options)
+    now = dt.datetime.now(dt.UTC)
+    async with studio.engine.begin() as connection:
+        mine = sa.update(runs_table).where(runs_table.c.id == run.id)
+        await connection.execute(mine.values(admitted_at=now, start_at=now))
+    return await studio.runs.get(run.id)
 
 
 @asynccontextmanager
@@ -347,7 +365,9 @@ async def workplace(
     pace = options.pop("pace", None) or Pace(check_s=0.02, trouble_s=0.05, redelivery_s=2.0)
     name = options.pop("name", "darkroom-test")
     policy = options.pop("policy", None) or RetryPolicy(base_s=0.02, cap_s=0.05, poll_max_s=0.05)
-    async with studio(engine, root, provider, policy=policy, **options) as made:
+    concurrency = options.pop("concurrency", 100)
+    async with studio(engine, root, provider, policy=policy, turns=True, **options) as made:
         liveness = Liveness(engine, made.me)
-        async with Worker(docket_url, made.runs, made.actor, name=name, liveness=liveness, pace=pace) as worker:
+        seams = {"name": name, "liveness": liveness, "pace": pace, "concurrency": concurrency}
+        async with Worker(docket_url, made.runs, made.actor, made.dispatcher, **seams) as worker:
             yield made, worker

@@ -24,6 +24,7 @@ from tests.jobs.builders import (
     forever,
     image_count,
     pending,
+    placed,
     rows,
     running,
     workplace,
@@ -35,7 +36,7 @@ FOREVER = dt.timedelta(days=1)
 async def test_an_enqueued_run_ends_completed(sqlite_engine: AsyncEngine, tmp_path: Path, docket_url: str) -> None:
     async with workplace(sqlite_engine, tmp_path, FakeProvider(), docket_url) as (studio, worker):
         run = await pending(studio.runs)
-        assert await worker.enqueue(run.id)
+        await worker.enqueue(run.id)
         done = await studio.hints.ended(studio.runs, run.id)
     assert done.status is Status.COMPLETED
     assert await event_kinds(studio.engine, run.id) == ["requested", "started", "completed"]
@@ -61,7 +62,7 @@ async def test_a_later_sweep_finds_a_run_whose_queue_entry_was_lost(
 ) -> None:
     late = dt.datetime.now(dt.UTC) + dt.timedelta(hours=1)
     async with workplace(sqlite_engine, tmp_path, FakeProvider(), docket_url) as (studio, worker):
-        run = await pending(studio.runs)
+        run = await placed(studio)
         worker._clock = lambda: late
         assert await worker.sweep() == 1
         assert (await studio.hints.ended(studio.runs, run.id)).status is Status.COMPLETED

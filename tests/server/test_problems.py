@@ -6,7 +6,16 @@ import pytest
 from crdt.child import ChildFailed
 from crdt.compactor import CompactionFailed
 from crdt.errors import BadUpdate, CrdtError, ProtocolError
-from jobs.errors import BadImage, IllegalTransition, IntentRefused, JobsError, QueueAway, RunBusy, WriteRefused
+from jobs.errors import (
+    BadImage,
+    IllegalTransition,
+    IntentRefused,
+    JobsError,
+    PlaceLost,
+    QueueAway,
+    RunBusy,
+    WriteRefused,
+)
 from providers.errors import ImageMakingError, ProviderError
 from server.errors import DoorError
 from server.problems import TABLE
@@ -23,6 +32,7 @@ INSIDE = (
     RunBusy,
     BadImage,
     QueueAway,
+    PlaceLost,
     ProviderError,
 )
 """Errors that no request can meet: of websockets, of work in the background, of intents, and of attempts at work."""

@@ -84,6 +84,8 @@ def test_a_short_secret_is_refused_in_one_line_that_does_not_show_it(
         ("DARKROOM_FETCH_ALLOW", "10.0.0.0/33"),
         ("DARKROOM_CORS_ORIGINS", "app.example"),
         ("DARKROOM_LOG_LEVEL", "loud"),
+        ("DARKROOM_LIMITS", "openai=many"),
+        ("DARKROOM_MAX_QUEUE", "0"),
     ],
 )
 def test_a_wrong_value_is_told_with_its_variable(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
