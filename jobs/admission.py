@@ -9,7 +9,6 @@ import sqlalchemy as sa
 
 from crdt.tables import UtcDateTime
 from jobs.limits import Call, Limits
-from jobs.liveness import database_now
 from jobs.pauses import Held, Kind, Pause, Scope
 from jobs.run import Run
 from jobs.state import Stage, Status
@@ -24,7 +23,7 @@ MOST: Final = 1_000
 LOCK_LIMIT_S: Final = 5
 HORIZON_S: Final = 0.25
 """A moment is given away so long before it comes: time for the run to reach its worker."""
-_LOCK: Final = 0x6461726B  # "dark": one number for every process of this database.
+_LOCK: Final = 0x706C6163  # "plac": one number for every process of this database, and no other lock has it.
 
 WAITS: Final = sa.and_(
     runs.c.status.in_(UNFINISHED),
@@ -58,9 +57,12 @@ def lock(connection: sa.Connection) -> dt.datetime:
     """
     if connection.dialect.name == "sqlite":
         return dt.datetime.now(dt.UTC)
-    connection.execute(sa.text(f"SET LOCAL lock_timeout = '{LOCK_LIMIT_S}s'"))
-    connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_LOCK)))
-    return database_now(connection)
+    # One trip; from left to right, so the clock is read once the turn has come.
+    bounded = sa.func.set_config("lock_timeout", f"{LOCK_LIMIT_S}s", True)  # noqa: FBT003 - its name is "is_local"
+    now = sa.func.clock_timestamp(type_=UtcDateTime)
+    row = (connection.execute(sa.select(bounded, sa.func.pg_advisory_xact_lock(_LOCK), now.label("now")))).one()
+    shared: dt.datetime = row.now
+    return shared
 
 
 def look(connection: sa.Connection, limits: Limits, now: dt.datetime, lease_s: float) -> Look:
@@ -163,14 +165,14 @@ def admit(connection: sa.Connection, grants: Sequence[Grant], look: Look, *, con
 def reserve_again(connection: sa.Connection, run: Run, look: Look, horizon_s: float) -> float | None:
     """Give a run that has a place another moment for its call, or take its place away when none is near.
 
-    Its last moment was not used, and is free again.
+    Its last moment is free again, unless a worker that has died may have used it.
 
     Returns:
         Unix seconds; None: it waits for a place again.
 
     """
     unused = sa.and_(admissions.c.run_id == run.id, admissions.c.start_at == run.start_at)
-    if run.start_at is not None:
+    if run.start_at is not None and run.crashes <= 1:
         connection.execute(sa.delete(admissions).where(unused))
         for scope in (run.provider, f"{run.provider}:{run.model}"):
             calls = look.desk.calls.get(scope, [])
@@ -188,6 +190,11 @@ def reserve_again(connection: sa.Connection, run: Run, look: Look, horizon_s: fl
     connection.execute(sa.update(runs).where(mine).values(start_at=moment(start)))
     connection.execute(sa.insert(admissions), _rows(Grant(one, start), look.desk.limits))
     return start
+
+
+def anything_waits(connection: sa.Connection) -> bool:
+    """Whether any run waits for a place."""
+    return bool(connection.execute(sa.select(sa.exists().where(WAITS))).scalar_one())
 
 
 def overdue(connection: sa.Connection, now: dt.datetime) -> list[str]:

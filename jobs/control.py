@@ -5,7 +5,6 @@ import time
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any, Final, Literal
 
 import sqlalchemy as sa
@@ -73,13 +72,13 @@ class QueueControl:
             put_pause(connection, pause)
             return pause
 
-        pause = await self.runs.transact(write)
+        pause = await self.runs.transaction(write)
         self.dispatcher.poke()
         return pause
 
     async def resume(self, scope: Scope, key: str) -> int:
         """End the pauses of this scope, also one that a maker asked for; returns how many there were."""
-        ended = await self.runs.transact(partial(drop_pauses, scope=scope, key=key))
+        ended = await self.runs.transaction(lambda connection: drop_pauses(connection, scope, key))
         self.dispatcher.poke()
         return ended
 
@@ -88,10 +87,12 @@ class QueueControl:
         # By the name of the column: as an expression its values would be other parameters to Postgres.
         by: tuple[sa.ColumnElement[Any], ...] = (table.c.provider, sa.literal_column("waits"))
         query = sa.select(table.c.provider, WAITS.label("waits"), sa.func.count()).where(table.c.status.in_(UNFINISHED))
-        async with self.runs.reading() as connection:
-            now = await connection.run_sync(database_now)
-            held = await connection.run_sync(read_pauses, now)
-            found = list(await connection.execute(query.group_by(*by)))
+
+        def read(connection: sa.Connection) -> tuple[Held, list[Any]]:
+            held = read_pauses(connection, database_now(connection))
+            return held, list(connection.execute(query.group_by(*by)))
+
+        held, found = await self.runs.read(read)
         waiting, running = Counter[str](), Counter[str]()
         for provider, waits, count in found:
             (waiting if waits else running)[provider] += count
@@ -116,11 +117,10 @@ class QueueControl:
             edge = (sa.func.min if to == "front" else sa.func.max)(table.c.rank)
             others = sa.select(edge).where(WAITS, table.c.provider == run.provider, table.c.id != run_id)
             last = connection.execute(others).scalar_one_or_none()
-            step = -1 if to == "front" else 1
-            rank = max(-MAX_RANK, min(MAX_RANK, (last or 0) + step))
+            rank = max(-MAX_RANK, min(MAX_RANK, (last or 0) + (-1 if to == "front" else 1)))
             connection.execute(sa.update(table).where(table.c.id == run_id).values(rank=rank))
 
-        await self.runs.transact(write)
+        await self.runs.transaction(write)
         self.dispatcher.poke()
         return await self.runs.get(run_id)
 
@@ -146,8 +146,7 @@ class QueueControl:
         )
         own = sa.func.coalesce(sa.func.sum(sa.case((mine, 1), else_=0)), 0)
         query: sa.Select[Any] = sa.select(sa.func.count(), own).where(WAITS)
-        async with self.runs.reading() as connection:
-            everybody, of_mine = (await connection.execute(query)).one()
+        everybody, of_mine = await self.runs.read(lambda connection: tuple(connection.execute(query).one()))
         self._count = _Count(now, everybody, more)
         if of_mine + more > self.max_own:
             raise QueueFull(of_mine, own=True, retry_after_s=_RETRY_AFTER_S)

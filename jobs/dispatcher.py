@@ -20,7 +20,7 @@ from typing import Final, Protocol
 import sqlalchemy as sa
 
 from jobs import admission
-from jobs.admission import HORIZON_S, WAITS, Look, moment
+from jobs.admission import HORIZON_S, moment
 from jobs.errors import QueueAway
 from jobs.limits import Limits
 from jobs.liveness import LEASE_S, database_now
@@ -28,14 +28,16 @@ from jobs.outage import Patience, outlast
 from jobs.pauses import refuse
 from jobs.run import Run
 from jobs.runs import Runs
-from jobs.standing import Standing
+from jobs.standing import News, Standing
 from jobs.trouble import log_trouble
-from jobs.turns import Choice, choose
+from jobs.turns import choose
 
 logger = logging.getLogger(__name__)
 
 LIMIT_S: Final = 20.0
 """Time one look may take: behind a black hole it never answers."""
+AT_ONCE_S: Final = 0.02
+"""A run that is to be tried again in less than this can go now: clocks and timers are no better."""
 MAX_UNQUEUED: Final = 10_000
 
 
@@ -78,6 +80,16 @@ class Rhythm:
     trouble_s: float = 0.5
 
 
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """What a look did, and when the next is worth it, by the clock that all processes share."""
+
+    now: dt.datetime
+    granted: tuple[str, ...]
+    next_at: dt.datetime | None
+    left: bool
+
+
 class Dispatcher:
     """Looks while `serving` is entered.
 
@@ -115,6 +127,7 @@ class Dispatcher:
         self._due = math.inf
         self._not_before = -math.inf
         self._forgot_at = -math.inf
+        self._ended_at = -math.inf
         self._left = True
         self._unqueued: dict[str, None] = {}
         self._queue: Queue | None = None
@@ -157,17 +170,31 @@ class Dispatcher:
         """
         began = time.monotonic()
         async with asyncio.timeout(LIMIT_S):
-            seen, choice, granted = await self._runs.transact(self._give)
-        if choice.next_at is not None:
-            self._poke_at(moment(choice.next_at - HORIZON_S), seen.now)
-        if seen.held.next_end is not None:
-            self._poke_at(seen.held.next_end, seen.now)
+            seen = await self._runs.transaction(self._give)
         ended = time.monotonic()
-        self._left = choice.left or seen.limits_hold
-        if self._left:
+        if seen.next_at is not None:
+            self.poke(dt.datetime.now(dt.UTC) + (seen.next_at - seen.now))
+        self._left = seen.left
+        if seen.left:
             self._not_before = ended + min((ended - began) * self._rhythm.rest, self._rhythm.tick_s)
+        granted = seen.granted
         await self._hand_over(granted)
         return len(granted)
+
+    def _give(self, connection: sa.Connection) -> _Seen:
+        now = admission.lock(connection)
+        look = admission.look(connection, self.limits, now, self._lease_s)
+        moments = [] if look.held.next_end is None else [look.held.next_end]
+        if not look.desk.free or look.held.everything:
+            return _Seen(now, (), min(moments, default=None), left=True)
+        soon = now + dt.timedelta(seconds=AT_ONCE_S)
+        waiting = admission.waiting(connection, look, soon, each=look.desk.free + 1)
+        choice = choose(waiting, look.desk, HORIZON_S)
+        taken = admission.admit(connection, choice.grants, look, contended=choice.left)
+        if choice.next_at is not None:
+            moments.append(moment(choice.next_at - HORIZON_S))
+        left = choice.left or look.limits_hold
+        return _Seen(now, tuple(grant.waiting.run_id for grant in taken), min(moments, default=None), left=left)
 
     async def enter(self, run: Run) -> bool:
         """See `Places`. A call that leaves later than its moment allows gets another moment, or none."""
@@ -197,41 +224,22 @@ class Dispatcher:
         return until
 
     async def _shared_now(self) -> dt.datetime:
-        async with self._runs.reading() as connection:
-            return await connection.run_sync(database_now)
+        return await self._runs.read(database_now)
 
     async def _reserve_again(self, run: Run, _again: bool) -> dt.datetime | None:  # noqa: FBT001 - see `outlast`
         def write(connection: sa.Connection) -> float | None:
             now = admission.lock(connection)
-            seen = admission.look(connection, self.limits, now, self._lease_s)
-            return admission.reserve_again(connection, run, seen, HORIZON_S)
+            look = admission.look(connection, self.limits, now, self._lease_s)
+            return admission.reserve_again(connection, run, look, HORIZON_S)
 
-        start = await self._runs.transact(write)
+        start = await self._runs.transaction(write)
         return None if start is None else moment(start)
 
     async def _pause(self, provider: str, retry_after_s: float | None) -> dt.datetime:
         jitter = self._jitter()
-
-        def write(connection: sa.Connection) -> dt.datetime:
-            return refuse(connection, provider, retry_after_s, database_now(connection), jitter)
-
-        return await self._runs.transact(write)
-
-    def _give(self, connection: sa.Connection) -> tuple[Look, Choice, list[str]]:
-        """Give away the places there are now: what was seen, what was decided, and the ids of runs that got one."""
-        now = admission.lock(connection)
-        seen = admission.look(connection, self.limits, now, self._lease_s)
-        if not seen.desk.free or seen.held.everything:
-            return seen, Choice((), None, left=True), []
-        soon = now + dt.timedelta(seconds=0.02)
-        waiting = admission.waiting(connection, seen, soon, each=seen.desk.free + 1)
-        choice = choose(waiting, seen.desk, HORIZON_S)
-        taken = admission.admit(connection, choice.grants, seen, contended=choice.left)
-        return seen, choice, [grant.waiting.run_id for grant in taken]
-
-    def _poke_at(self, when: dt.datetime, now: dt.datetime) -> None:
-        """Have a look at a time of the clock that all processes share, which shows `now`."""
-        self.poke(dt.datetime.now(dt.UTC) + (when - now))
+        return await self._runs.transaction(
+            lambda connection: refuse(connection, provider, retry_after_s, database_now(connection), jitter)
+        )
 
     async def _hand_over(self, granted: Iterable[str]) -> None:
         """Give runs to the workers; what the queue does not take is offered again, and found by the sweep at last."""
@@ -250,6 +258,7 @@ class Dispatcher:
             try:
                 await self.look()
                 await self._tell_places()
+                await self._end_overdue_sometimes()
                 await self._forget_sometimes()
             except Exception as error:  # noqa: BLE001 - the edge of a task that must not end
                 log_trouble(logger, "look_failed", error)
@@ -273,10 +282,9 @@ class Dispatcher:
         if self._unqueued:
             return True
         try:
+            await self._end_overdue_sometimes()
             async with asyncio.timeout(LIMIT_S):
-                await self.end_overdue()
-                async with self._runs.reading() as connection:
-                    return bool((await connection.execute(sa.select(sa.exists().where(WAITS)))).scalar_one())
+                return await self._runs.read(admission.anything_waits)
         except Exception as error:  # noqa: BLE001 - as above
             log_trouble(logger, "look_failed", error)
             return False
@@ -291,17 +299,16 @@ class Dispatcher:
         if standing is None or not self._left or not standing.due:
             return
 
-        def tell(connection: sa.Connection) -> None:
-            now = database_now(connection)
-            standing.tell(connection, admission.look(connection, self.limits, now, self._lease_s))
+        def read(connection: sa.Connection) -> News | None:
+            look = admission.look(connection, self.limits, database_now(connection), self._lease_s)
+            return standing.read(connection, look)
 
-        async with asyncio.timeout(LIMIT_S), self._runs.reading() as connection:
-            await connection.run_sync(tell)
+        async with asyncio.timeout(LIMIT_S):
+            standing.tell(await self._runs.read(read))
 
     async def end_overdue(self) -> int:
         """Fail the runs whose deadline has passed, wherever they are; returns how many."""
-        async with self._runs.reading() as connection:
-            overdue = await connection.run_sync(admission.overdue, dt.datetime.now(dt.UTC))
+        overdue = await self._runs.read(lambda connection: admission.overdue(connection, dt.datetime.now(dt.UTC)))
         ended = 0
         for run_id in overdue:
             if await self._runs.expire(run_id) is not None and self._queue is not None:
@@ -311,16 +318,21 @@ class Dispatcher:
             self.poke()
         return ended
 
+    async def _end_overdue_sometimes(self) -> None:
+        # After looks too: a server that never comes to rest has deadlines as well.
+        if self._me is not None and time.monotonic() >= self._ended_at + self._rhythm.tick_s:
+            self._ended_at = time.monotonic()
+            async with asyncio.timeout(LIMIT_S):
+                await self.end_overdue()
+
     async def _forget_sometimes(self) -> None:
         if self._me is None or time.monotonic() < self._forgot_at + self._rhythm.forget_s:
             return
         self._forgot_at = time.monotonic()
-
-        def write(connection: sa.Connection) -> None:
-            admission.forget(connection, self.limits, database_now(connection))
-
         async with asyncio.timeout(LIMIT_S):
-            await self._runs.transact(write)
+            await self._runs.transaction(
+                lambda connection: admission.forget(connection, self.limits, database_now(connection))
+            )
 
 
 async def _set_within(event: asyncio.Event, timeout_s: float) -> bool:

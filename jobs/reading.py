@@ -1,12 +1,11 @@
 """What can be asked about runs; see `jobs.runs` for what can be done to them."""
 
 import datetime as dt
-from collections.abc import AsyncIterator, Callable, Collection, Mapping
-from contextlib import asynccontextmanager
-from typing import Any, Final
+from collections.abc import Callable, Collection, Mapping
+from typing import Any, Final, TypeVar
 
 import sqlalchemy as sa
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from crdt.database import read_only
 from jobs import deliveries
@@ -18,6 +17,7 @@ from jobs.selection import UNFINISHED, Place, Selection, matching, page, unfinis
 from jobs.state import TERMINAL, Accepted, Answered
 from jobs.tables import run_events, runs
 
+T = TypeVar("T")
 _CHUNK: Final = 500
 """Ids per statement: SQLite has a limit on bound parameters."""
 
@@ -40,11 +40,10 @@ class RunReader:
         self._reading = read_only(engine)
         self._clock = clock
 
-    @asynccontextmanager
-    async def reading(self) -> AsyncIterator[AsyncConnection]:
-        """A connection to read by."""
+    async def read(self, work: Callable[[sa.Connection], T]) -> T:
+        """What `work` reads."""
         async with self._reading.connect() as connection:
-            yield connection
+            return await connection.run_sync(work)
 
     async def get(self, run_id: str) -> Run:
         """The run with this id.

@@ -160,8 +160,7 @@ class Runs(RunReader):
             IdempotencyConflict: The key was used with another body.
 
         """
-        async with self.reading() as connection:
-            return await connection.run_sync(_known, request)
+        return await self.read(lambda connection: _known(connection, request))
 
     async def begin_attempt(self, run_id: str, worker: str, *, placed: bool = False) -> Run | None:
         """Commit that a worker works on the run from now on.
@@ -327,7 +326,7 @@ class Runs(RunReader):
             self._hint(run.workflow_id, run.id)
         return run
 
-    async def transact(self, work: Callable[[sa.Connection], T]) -> T:
+    async def transaction(self, work: Callable[[sa.Connection], T]) -> T:
         """Commit what `work` does; it takes its turn among the writers of runs: for what they do not write, places."""
         return await self._transactions.run(work)
 

@@ -5,7 +5,7 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import sqlalchemy as sa
 
@@ -26,6 +26,18 @@ _AHEAD: Final = dt.timedelta(days=1)
 _WEIGHT: Final = 0.2
 _STEPS: Final = ((10.0, 1.0), (60.0, 5.0), (math.inf, 15.0))
 """Up to how many seconds an estimate is told in which steps: nobody needs to see it change every second."""
+
+
+Lines: TypeAlias = Mapping[str, tuple[str, Mapping[str, Json]]]
+"""By run: its room, and what that is told."""
+
+
+@dataclass(frozen=True, slots=True)
+class News:
+    """Which runs wait, and what is told of the first of them."""
+
+    waiting: frozenset[str]
+    lines: Lines
 
 
 @dataclass(slots=True)
@@ -55,40 +67,44 @@ class Standing:
         before = self._mean_s.get(provider, seconds)
         self._mean_s[provider] = before + _WEIGHT * (seconds - before)
 
-    def tell(self, connection: sa.Connection, look: Look) -> None:
-        """Tell every room what has changed for its runs since it was told last.
+    def read(self, connection: sa.Connection, look: Look) -> News | None:
+        """What there is to tell; None where another process tells it.
 
         Args:
             connection: To read by.
             look: Taken just now.
 
         """
-        self._told_at = time.monotonic()
         if not look.living or look.living[0] != self.me:
-            self._told.clear()
-            return
+            return None
         waiting = admission.waiting(connection, look, look.now + _AHEAD, each=MOST, paused=True)
         alike = {(one.provider, one.model, one.canvas, one.images): one for one in waiting}
         why = {key: admission.held(look, one) for key, one in alike.items()}
         held = {one.run_id: why[one.provider, one.model, one.canvas, one.images] for one in waiting}
-        found = places(waiting, look.desk, self._mean_s, MOST)
-        lines = _lines(connection, found, held)
+        found = places(waiting, look.desk, dict(self._mean_s), MOST)
+        return News(frozenset(held), _lines(connection, found, held))
+
+    def tell(self, news: News | None) -> None:
+        """Tell every room what has changed for its runs since it was told last."""
+        self._told_at = time.monotonic()
+        if news is None:
+            self._told.clear()
+            return
+        lines = news.lines
         again = self._told_at >= self._repeated_at + REPEAT_S
         if again:
             self._repeated_at = self._told_at
         for run_id, (room, line) in lines.items():
             if again or self._told.get(run_id) != (room, line):
                 self.send(room, line)
-        for run_id in held.keys() & (self._told.keys() - lines.keys()):
+        for run_id in news.waiting & (self._told.keys() - lines.keys()):
             # It fell back behind those that are told.
             room, line = self._told[run_id]
             self.send(room, {"nodeId": line["nodeId"], "runId": run_id, "ended": True})
-        self._told = lines
+        self._told = dict(lines)
 
 
-def _lines(
-    connection: sa.Connection, found: Sequence[Place], held: Mapping[str, str | None]
-) -> dict[str, tuple[str, Mapping[str, Json]]]:
+def _lines(connection: sa.Connection, found: Sequence[Place], held: Mapping[str, str | None]) -> Lines:
     ids = [place.waiting.run_id for place in found]
     columns = (runs.c.id, runs.c.subject_id, runs.c.node_id, runs.c.created_at, runs.c.requested_by)
     lines: dict[str, tuple[str, Mapping[str, Json]]] = {}

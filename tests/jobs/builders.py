@@ -358,7 +358,7 @@ async def placed(studio: Studio, **options: Any) -> Run:
         connection.execute(mine.values(admitted_at=now, start_at=now))
         return run_id
 
-    return await studio.runs.get(await studio.runs.transact(make))
+    return await studio.runs.get(await studio.runs.transaction(make))
 
 
 @asynccontextmanager

@@ -4,7 +4,7 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +18,14 @@ from jobs.liveness import WorkerIdentity
 from jobs.policy import RetryPolicy
 from jobs.runs import Runs
 from jobs.standing import Standing
-from jobs.state import Status
+from jobs.state import Accepted as RemoteAccepted
+from jobs.state import Interrupted, RetryScheduled, Status
 from jobs.tables import admissions, workers
 from jobs.tables import runs as runs_table
 from providers.base import Accepted, Finished, PromptSpec
 from providers.errors import ErrorClass, ProviderError
 from tests.jobs.builders import (
+    START,
     WORKFLOW,
     FakeProvider,
     Hints,
@@ -34,6 +36,7 @@ from tests.jobs.builders import (
     forever,
     pending,
     rows,
+    run_error,
     workplace,
 )
 from tests.jobs.test_limits import busiest
@@ -312,6 +315,24 @@ async def test_a_run_its_maker_works_on_keeps_its_place_there_but_no_place_at_a_
         await studio.hints.reached(studio.runs, waits[0].id, lambda run: run.remote_id is not None)
 
 
+@pytest.mark.parametrize("event", [RetryScheduled(run_error(), START), Interrupted()])
+async def test_a_place_is_given_back_by_the_end_of_an_attempt_unless_the_maker_works_on(
+    engine: AsyncEngine, event: RetryScheduled | Interrupted
+) -> None:
+    async with desk(engine) as (runs, dispatcher, _queue):
+        ours, theirs = await pending(runs, node_id="a"), await pending(runs, node_id="b")
+        assert await dispatcher.look() == 2
+        for run in (ours, theirs):
+            await runs.begin_attempt(run.id, "w", placed=True)
+        await runs.record(theirs.id, 1, RemoteAccepted("remote", webhook_promised=False, resume_at=START))
+        await runs.begin_attempt(theirs.id, "w", placed=True)
+        for run in (ours, theirs):
+            await runs.record(run.id, 1, event)
+        assert (await runs.get(ours.id)).waits
+        assert await has_place(runs, theirs.id)
+        assert await dispatcher.look() == 1
+
+
 async def test_a_moment_that_passed_is_given_back(engine: AsyncEngine) -> None:
     limits = Limits({"fake": Limit((Rate(1, 60.0),))})
     async with desk(engine, limits) as (runs, dispatcher, _queue):
@@ -336,6 +357,28 @@ async def test_a_moment_that_passed_is_given_back(engine: AsyncEngine) -> None:
         after = await runs.get(first.id)
         assert (after.waits, after.start_at) == (True, None)
         assert [row.run_id for row in await rows(engine, admissions)] == [first.id, "other"]
+
+
+async def test_a_moment_that_a_dead_worker_may_have_used_is_not_given_back(engine: AsyncEngine) -> None:
+    async with desk(engine, Limits({"fake": Limit((Rate(1, 60.0),))})) as (runs, dispatcher, _queue):
+        run = await pending(runs)
+        await dispatcher.look()
+        await runs.begin_attempt(run.id, "dead", placed=True)
+        taken = await runs.begin_attempt(run.id, "w", placed=True)
+        late = replace(taken, start_at=taken.start_at - dt.timedelta(seconds=5))
+        async with engine.begin() as connection:
+            await connection.execute(sa.update(admissions).values(start_at=late.start_at))
+        assert not await dispatcher.enter(late)
+        assert len(await rows(engine, admissions)) == 1
+
+
+async def test_deadlines_are_kept_by_a_server_that_never_rests(engine: AsyncEngine) -> None:
+    async with desk(engine) as (runs, dispatcher, queue):
+        run = await pending(runs, deadline_s=0.3)
+        async with dispatcher.serving(queue), asyncio.timeout(10):
+            while not (await runs.get(run.id)).status.terminal:
+                dispatcher.poke()
+                await asyncio.sleep(0)
 
 
 @pytest.mark.parametrize("begun", [False, True])

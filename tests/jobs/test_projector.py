@@ -568,6 +568,24 @@ async def test_a_progress_report_of_an_older_run_does_not_hide_the_newer(
         assert server_state(client) == {}
 
 
+async def test_a_place_that_was_counted_before_the_run_began_does_not_send_it_back_to_the_queue(
+    sqlite_engine: AsyncEngine, tmp_path: Path
+) -> None:
+    async with stage(sqlite_engine, tmp_path) as made:
+        client = await made.enter()
+        client.add_node(NODE)
+        waits: dict[str, Json] = {"nodeId": NODE, "runId": "run", "stage": "queued", "place": 3}
+        made.rooms.report(WORKFLOW, waits)
+        made.rooms.report(WORKFLOW, waits | {"place": 2})
+        made.projector._canvases[WORKFLOW].notices._tell()
+        assert server_state(client)["runs"][NODE]["place"] == 2
+        made.rooms.report(WORKFLOW, {"nodeId": NODE, "runId": "run", "stage": "submitting"})
+        made.rooms.report(WORKFLOW, waits | {"place": 1})
+        made.projector._canvases[WORKFLOW].notices._tell()
+        shown = server_state(client)["runs"][NODE]
+        assert (shown["stage"], "place" in shown) == ("submitting", False)
+
+
 async def test_a_room_whose_runs_cannot_be_read_is_not_opened(sqlite_engine: AsyncEngine, tmp_path: Path) -> None:
     async with stage(sqlite_engine, tmp_path) as made:
         room: Room = await made.rooms.open(WORKFLOW)
