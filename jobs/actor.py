@@ -12,8 +12,18 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from typing import Final, TypeAlias, TypeVar
 
+from jobs import fallback
 from jobs import policy as rules
-from jobs.errors import BadImage, DatabaseAway, RunBusy, RunFinished, RunNotFound, StorageUnavailable, WriteRefused
+from jobs.errors import (
+    BadImage,
+    BudgetExceeded,
+    DatabaseAway,
+    RunBusy,
+    RunFinished,
+    RunNotFound,
+    StorageUnavailable,
+    WriteRefused,
+)
 from jobs.gallery import PREVIEW_INTERVAL_S, Gallery
 from jobs.images import ImageWorkshop
 from jobs.outage import Patience, outlast
@@ -38,7 +48,7 @@ from jobs.state import (
 from jobs.storage import ImageStore
 from jobs.trouble import log_trouble
 from providers import base
-from providers.base import Finished, ImageProvider, ImageRequest, Progress, Waiting
+from providers.base import Finished, ImageProvider, ImageRequest, Progress, PromptSpec, Waiting
 from providers.errors import (
     ErrorClass,
     ErrorKind,
@@ -244,7 +254,7 @@ class Actor:
     async def _submit(self, attempt: _Attempt, provider: ImageProvider) -> Finished | base.Accepted:
         run = attempt.run
         self._report(attempt, None, Stage.SUBMITTING)
-        spec = run.spec
+        spec = self._spec(run, provider)
         inputs = (await self._gallery.previous(spec.previous_image),) if spec.previous_image else ()
         request = ImageRequest(run.id, run.model, spec, inputs)
         provider.check(request)
@@ -255,6 +265,13 @@ class Actor:
         call = self._in_time(provider.submit(request, hear), provider, billing_ambiguous=True)
         # A call that lasts is a picture in the making, whether or not the maker tells how far it is.
         return await self._lasting(attempt, Stage.GENERATING, call)
+
+    def _spec(self, run: Run, provider: ImageProvider) -> PromptSpec:
+        """What is asked for; as far as a maker can take it that it was not meant for."""
+        if (run.provider, run.model) not in run.fallbacks:
+            return run.spec
+        fitting = fallback.fitted(provider, self._registry.resolve(run.provider, run.model)[1], run.spec)
+        return fitting[0] if fitting is not None else run.spec
 
     async def _poll(self, attempt: _Attempt, provider: ImageProvider, remote_id: str) -> Finished | Waiting:
         attempt.stage = Stage.WAITING
@@ -298,7 +315,7 @@ class Actor:
         decision = rules.decide(error, failures, self.policy, self._jitter())
         told = rules.run_error(error, attempt.stage, code)
         if not isinstance(decision, Retry):
-            return await self._fail(attempt, told)
+            return await self._fall_back(attempt, told)
         resume_at = self._after(decision.after_s)
         await self._record(attempt, RetryScheduled(told, resume_at))
         if attempt.answer is not None:
@@ -309,6 +326,25 @@ class Actor:
         self._report(attempt, None, Stage.WAITING if attempt.run.remote_id else Stage.QUEUED)
         await self._gallery.forget(attempt.preview_keys)
         return Later(resume_at)
+
+    async def _fall_back(self, attempt: _Attempt, error: RunError) -> Next:
+        """Turn to the next maker that can and may; the run has failed where there is none."""
+        run = attempt.run
+        asked = (run.provider, run.model)
+        for event in (
+            fallback.steps(asked, run.fallbacks, run.spec, error, self._registry) if fallback.helps(error) else ()
+        ):
+            try:
+                await self._record(attempt, event)
+            except BudgetExceeded as no_room:
+                self._log("fallback_without_budget", attempt, provider=event.provider, reason=no_room.scope)
+                continue
+            self._log("run_fell_back", attempt, provider=event.provider, reason=error.code, level=logging.WARNING)
+            self._answers.pop(run.id, None)
+            self._report(attempt, None, Stage.QUEUED)
+            await self._gallery.forget(attempt.preview_keys)
+            return Later(self._after(0.0))
+        return await self._fail(attempt, error)
 
     async def _fail(self, attempt: _Attempt, error: RunError) -> Next:
         await self._record(attempt, Failed(error))

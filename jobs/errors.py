@@ -6,7 +6,10 @@ JobsError
  ├── RequestError          a run that cannot be requested as asked
  │    ├── StaleRequest          `after` names a run that is no longer the node's current one
  │    ├── RunActive             the node's current run has not ended yet
- │    └── IdempotencyConflict   the key was used before, with another body
+ │    ├── IdempotencyConflict   the key was used before, with another body
+ │    ├── BudgetExceeded        a budget has no room for it
+ │    ├── NothingToUse          an earlier run that made no picture cannot be gone back to
+ │    └── BatchRefused          one request of a batch cannot be made, so none was
  ├── WriteRefused          an event that came too late to be recorded
  │    ├── StaleAttempt          another attempt has taken the run over
  │    └── RunFinished           the run has ended; terminal states never change
@@ -88,6 +91,67 @@ class IdempotencyConflict(RequestError):
 
     def __str__(self) -> str:
         return "this idempotency key was used before with another body"
+
+
+class BudgetExceeded(RequestError):
+    """A budget has no room for what is asked; `index` counts within what was asked at once. Money in micro-dollars."""
+
+    def __init__(  # noqa: PLR0913, PLR0917 - what a person needs to know of it
+        self,
+        index: int,
+        scope: str,
+        key: str,
+        period: str,
+        limit_usd_micros: int,
+        spent_usd_micros: int,
+        reserved_usd_micros: int,
+        asked_usd_micros: int | None,
+    ) -> None:
+        super().__init__(index, scope, key, period)
+        self.index = index
+        self.scope = scope
+        self.key = key
+        self.period = period
+        self.limit_usd_micros = limit_usd_micros
+        self.spent_usd_micros = spent_usd_micros
+        self.reserved_usd_micros = reserved_usd_micros
+        self.asked_usd_micros = asked_usd_micros
+
+    def __str__(self) -> str:
+        when = {"day": "daily ", "month": "monthly "}.get(self.period, "")
+        whose = {"all": "this server", "workflow": "this canvas", "user": "this person"}.get(self.scope, self.key)
+        asked = "the price of this is not known"
+        if self.asked_usd_micros is not None:
+            asked = f"this would cost about {_usd(self.asked_usd_micros)}"
+        wait = {"day": "wait until midnight (UTC), ", "month": "wait until next month (UTC), "}.get(self.period, "")
+        return (
+            f"the {when}budget of {whose} has no room for it: of {_usd(self.limit_usd_micros)}"
+            f" {_usd(self.spent_usd_micros)} are spent and {_usd(self.reserved_usd_micros)} reserved for runs that have"
+            f" not ended, and {asked}; {wait}cancel what waits, choose something cheaper, or have the budget raised"
+        )
+
+
+class NothingToUse(RequestError):
+    """An earlier run without a picture, or of another node, cannot be gone back to."""
+
+    def __init__(self, run_id: str) -> None:
+        super().__init__(run_id)
+        self.run_id = run_id
+
+    def __str__(self) -> str:
+        return f"run {self.run_id!r} made no picture that could be used again"
+
+
+class BatchRefused(RequestError):
+    """One request of a batch cannot be made, for the reason in `cause`; none was made."""
+
+    def __init__(self, index: int, cause: RequestError) -> None:
+        super().__init__(index, cause)
+        self.index = index
+        self.cause = cause
+
+    def __str__(self) -> str:
+        return f"requests.{self.index}: {self.cause}"
 
 
 class WriteRefused(JobsError):
@@ -184,3 +248,10 @@ class IntentRefused(JobsError):
 
     def __str__(self) -> str:
         return self.message
+
+
+def _usd(micros: int) -> str:
+    """An amount as people write it, with as many digits as small prices need."""
+    text = f"{micros / 1_000_000:.4f}"
+    whole, _, cents = text.partition(".")
+    return f"${whole}.{cents[:2]}{cents[2:].rstrip('0')}"

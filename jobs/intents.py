@@ -6,7 +6,15 @@ from typing import Final, TypeAlias
 
 from crdt.errors import CrdtError, NodeNotFound
 from crdt.json import Json
-from jobs.errors import IdempotencyConflict, IntentRefused, JobsError, RunActive, RunNotFound, StaleRequest
+from jobs.errors import (
+    BudgetExceeded,
+    IdempotencyConflict,
+    IntentRefused,
+    JobsError,
+    RunActive,
+    RunNotFound,
+    StaleRequest,
+)
 from jobs.requests import UNSET, Unset
 from providers.errors import ImageMakingError, InvalidSpec, RequestRefused, UnknownModel, UnknownProvider
 
@@ -103,6 +111,7 @@ _CODES: Final[Mapping[type[Exception], str]] = {
     RunActive: "run-active",
     RunNotFound: "run-not-found",
     IdempotencyConflict: "idempotency-conflict",
+    BudgetExceeded: "budget-exceeded",
     InvalidSpec: "invalid-request",
     RequestRefused: "invalid-request",
     UnknownProvider: "unknown-provider",

@@ -11,12 +11,12 @@ from crdt.database import read_only
 from jobs.errors import RunNotFound
 from jobs.records import RunEvent, run_from_row
 from jobs.run import Run
-from jobs.state import TERMINAL, Status
+from jobs.selection import UNFINISHED, Place, Selection, matching, page, unfinished_ids
+from jobs.state import TERMINAL
 from jobs.tables import run_events, runs
 
 _CHUNK: Final = 500
 """Ids per statement: SQLite has a limit on bound parameters."""
-_UNFINISHED: Final = (Status.PENDING.value, Status.RUNNING.value)
 
 
 def utcnow() -> dt.datetime:
@@ -67,15 +67,39 @@ class RunReader:
             found |= await self._current(workflow_id, wanted[at : at + _CHUNK])
         return found
 
-    async def history(self, workflow_id: str, node_id: str, limit: int = 50) -> list[Run]:
-        """Runs of a node, newest first."""
+    async def history(self, workflow_id: str, node_id: str, limit: int = 50, before: int | None = None) -> list[Run]:
+        """Runs of a node, newest first; `before` is the ordinal behind which they begin."""
         query = of_node(workflow_id, node_id).order_by(runs.c.ordinal.desc()).limit(limit)
+        if before is not None:
+            query = query.where(runs.c.ordinal < before)
         async with self._reading.connect() as connection:
             return [run_from_row(row) for row in await connection.execute(query)]
 
     async def batch(self, batch_id: str) -> list[Run]:
         """Runs of a batch, in the order they were made."""
         query = sa.select(runs).where(runs.c.batch_id == batch_id).order_by(runs.c.created_at, runs.c.id)
+        async with self._reading.connect() as connection:
+            return [run_from_row(row) for row in await connection.execute(query)]
+
+    async def select(self, selection: Selection, limit: int, behind: Place | None = None) -> list[Run]:
+        """These runs, newest first."""
+        async with self._reading.connect() as connection:
+            return [run_from_row(row) for row in await connection.execute(page(selection, limit, behind))]
+
+    async def unfinished_of(self, selection: Selection, limit: int, after_id: str = "") -> list[str]:
+        """Ids of those of these runs that have not ended, in the order of their ids, behind `after_id`."""
+        async with self._reading.connect() as connection:
+            return list((await connection.execute(unfinished_ids(selection, limit, after_id))).scalars())
+
+    async def count(self, selection: Selection) -> int:
+        """How many of these runs have not ended."""
+        query = sa.select(sa.func.count()).where(runs.c.status.in_(UNFINISHED), *matching(selection))
+        async with self._reading.connect() as connection:
+            return int((await connection.execute(query)).scalar_one())
+
+    async def children(self, run: Run) -> list[Run]:
+        """Runs that retry this one, or go back to it."""
+        query = of_node(run.workflow_id, run.node_id).where(runs.c.parent_id == run.id).order_by(runs.c.ordinal)
         async with self._reading.connect() as connection:
             return [run_from_row(row) for row in await connection.execute(query)]
 
@@ -88,7 +112,7 @@ class RunReader:
             idle_since: Leave out what was touched after it, and what is parked beyond now.
 
         """
-        query = sa.select(runs).where(runs.c.status.in_(_UNFINISHED), runs.c.id > after_id)
+        query = sa.select(runs).where(runs.c.status.in_(UNFINISHED), runs.c.id > after_id)
         if idle_since is not None:
             overdue = sa.or_(runs.c.resume_at.is_(None), runs.c.resume_at <= self._clock())
             query = query.where(runs.c.updated_at <= idle_since, overdue)

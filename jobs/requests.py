@@ -11,8 +11,9 @@ from typing import Final
 from crdt.json import Json
 from crdt.rows import NodeRow
 from crdt.values import without_data_urls
-from jobs.run import Run
-from jobs.state import Stage, Status
+from jobs.run import Run, applied
+from jobs.state import Event, FellBack, Stage, Status
+from jobs.state import Requested as RequestedEvent
 from providers.base import PromptSpec
 
 
@@ -46,6 +47,7 @@ class RunRequest:
         deadline_s: Seconds from the request after which the run has failed.
         estimate_usd_micros: Reserved in budgets until the run ends.
         fallbacks: Who is asked, in order, when the maker before cannot.
+        fell_back: Makers passed over already when it is made, as their budgets have no room.
 
     """
 
@@ -66,6 +68,7 @@ class RunRequest:
     deadline_s: float | None = None
     estimate_usd_micros: int | None = None
     fallbacks: tuple[Fallback, ...] = ()
+    fell_back: tuple[FellBack, ...] = ()
 
     def to_json(self) -> dict[str, Json]:
         """What `runs.request` keeps: never picture bytes."""
@@ -91,12 +94,34 @@ class RunRequest:
         return hashlib.sha256(json.dumps(body, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
+def key_of_batch(key: str) -> str:
+    """The idempotency key a batch was sent with, from that of one of its requests: "key index"."""
+    return key.partition(" ")[0]
+
+
+def key_in_batch(key: str, index: int) -> str:
+    """The idempotency key of one request of a batch: nobody can send it, as a space cannot be in a key."""
+    return f"{key} {index}"
+
+
 @dataclass(frozen=True, slots=True)
 class Requested:
     """The run that answers a request; `created` is False when an equal request had made it before."""
 
     run: Run
     created: bool
+
+
+def first_steps(
+    request: RunRequest, run_id: str, current: Run | None, at: dt.datetime, webhook_token: str
+) -> list[tuple[Run, Event]]:
+    """The run a request makes, and its events, each with the run as it left it; see `first_state`."""
+    run = first_state(request, run_id, current, at, webhook_token)
+    steps: list[tuple[Run, Event]] = [(run, RequestedEvent(dict(request.requested_by)))]
+    for event in request.fell_back:
+        run = applied(run, event, at)
+        steps.append((run, event))
+    return steps
 
 
 def first_state(request: RunRequest, run_id: str, current: Run | None, at: dt.datetime, webhook_token: str) -> Run:

@@ -1,7 +1,7 @@
 """A run as a value, what an event makes of it, and what its node shows of it. Pure."""
 
 import datetime as dt
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -17,6 +17,7 @@ from jobs.state import (
     Heard,
     Incident,
     Interrupted,
+    Restored,
     RetryScheduled,
     RunError,
     Stage,
@@ -53,7 +54,7 @@ class Run:
         reserved_usd_micros: Held back from budgets until it ends.
         webhook_token: The part of its callback address that nobody can guess.
         webhook_promised: Its maker said that it would call back.
-        payload: What the run made: {imageUrl, thumbnailUrl, images, adapted}; empty until completed.
+        payload: What the run made: {imageUrl, thumbnailUrl, images, adapted}; until then at most `adapted`.
         shown: The payload of the last completed run of the node before this one: what the node shows meanwhile.
 
     """
@@ -148,12 +149,19 @@ class Run:
         return tuple(image for image in images if isinstance(image, Mapping)) if isinstance(images, list) else ()
 
     @property
+    def fallbacks(self) -> tuple[tuple[str, str], ...]:
+        """Who is asked when its maker cannot: (provider, model), in order, those asked already included."""
+        makers = self.request.get("fallbacks")
+        named = [maker for maker in makers if isinstance(maker, Mapping)] if isinstance(makers, list) else []
+        return tuple((str(maker.get("provider")), str(maker.get("model"))) for maker in named)
+
+    @property
     def parked_remotely(self) -> bool:
         """Whether it waits for its maker, its last attempt having ended in an orderly way."""
         return self.worker is None and self.remote_id is not None and self.stage is Stage.WAITING
 
 
-def applied(run: Run, event: Event, at: dt.datetime) -> Run:  # noqa: C901, PLR0911 - one case for each event
+def applied(run: Run, event: Event, at: dt.datetime) -> Run:  # noqa: C901, PLR0911, PLR0912 - one case for each event
     """The run after an event.
 
     Args:
@@ -188,12 +196,15 @@ def applied(run: Run, event: Event, at: dt.datetime) -> Run:  # noqa: C901, PLR0
             return replace(waiting, worker=None, failures=0, crashes=0, polls=0)
         case Heard() | Incident():
             return run
-        case FellBack(provider, model, _):
+        case FellBack(provider, model, _, estimate, adapted):
             moved = replace(run, processor=f"{provider}:{model}", stage=Stage.QUEUED, remote_id=None, resume_at=None)
             moved = replace(moved, webhook_promised=False, admitted_at=None, start_at=None)
+            moved = replace(moved, estimate_usd_micros=estimate, reserved_usd_micros=estimate or 0)
+            moved = replace(moved, payload=_adapted(run.payload, adapted))
             return replace(moved, worker=None, failures=0, crashes=0, polls=0)
         case Answered(cost):
-            return _billed(run, cost)
+            # The bill is written with this event: what was held back for it is free again.
+            return replace(_billed(run, cost), reserved_usd_micros=0)
         case RetryScheduled(_, resume_at):
             stage = Stage.WAITING if run.remote_id else Stage.QUEUED
             failed = replace(run, stage=stage, failures=run.failures + 1, resume_at=resume_at)
@@ -202,7 +213,10 @@ def applied(run: Run, event: Event, at: dt.datetime) -> Run:  # noqa: C901, PLR0
             stage = Stage.WAITING if run.remote_id else Stage.QUEUED
             return replace(run, stage=stage, worker=None, crashes=0, resume_at=None)
         case Completed(images, cost, adapted):
-            return replace(_billed(run, cost), payload=payload(Completed(images, cost, adapted)), error=None)
+            made = payload(Completed(images, cost))
+            return replace(_billed(run, cost), payload=made | _adapted(run.payload, adapted), error=None)
+        case Restored(_, earlier):
+            return replace(run, payload=dict(earlier))
         case Failed(error):
             return replace(run, error=error)
         case Cancelled():
@@ -258,7 +272,7 @@ def node_patch(run: Run) -> dict[str, Json]:
 
 def changes_node(event: Event) -> bool:
     """Whether an event changes what the node shows."""
-    return isinstance(event, Started | Completed | Failed | Cancelled)
+    return isinstance(event, Started | Completed | Restored | Failed | Cancelled)
 
 
 def _node_error(error: RunError) -> dict[str, Json]:
@@ -268,6 +282,13 @@ def _node_error(error: RunError) -> dict[str, Json]:
         "retryable": error.retryable,
         "action": error.action.value,
     }
+
+
+def _adapted(before: Mapping[str, Json], more: Sequence[str]) -> dict[str, Json]:
+    """What was changed for a maker, with what was changed for those before it."""
+    known = before.get("adapted")
+    told: list[Json] = [*(known if isinstance(known, list) else []), *more]
+    return {"adapted": told} if told else {}
 
 
 def _billed(run: Run, cost: Cost | None) -> Run:

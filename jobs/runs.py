@@ -1,12 +1,12 @@
 """The only writer of runs and their events: one transaction for each event, then one hint.
 
-Locks are taken in the order run, then node; a request takes its node only. No two of them can wait for each other.
+Locks are taken in the order run, node, budget; a request takes no run. No two of them can wait for each other.
 """
 
 import datetime as dt
 import secrets
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Final
 
 import sqlalchemy as sa
@@ -17,17 +17,28 @@ from crdt.canvas import SERVER_KEYS
 from crdt.tables import workflow_nodes, workflows
 from crdt.transactions import Transactions
 from crdt.values import without_data_urls
-from jobs.errors import IdempotencyConflict, RunActive, RunBusy, RunFinished, RunNotFound, StaleAttempt, StaleRequest
+from jobs.budgets import Reservation, hold
+from jobs.errors import (
+    BatchRefused,
+    IdempotencyConflict,
+    RunActive,
+    RunBusy,
+    RunFinished,
+    RunNotFound,
+    StaleAttempt,
+    StaleRequest,
+)
 from jobs.ledger import settle
 from jobs.liveness import LEASE_S, WorkerIdentity, alive_until
+from jobs.many import Overtaken, cancel_all, request_all
 from jobs.outgoing import announce
 from jobs.policy import worker_lost
 from jobs.reading import RunReader, first_run, of_node, utcnow
-from jobs.records import RunEvent, changed_columns, event_columns, image_columns, run_columns
-from jobs.requests import UNSET, Requested, RunRequest, Unset, first_state
+from jobs.records import RunEvent, changed_columns, event_columns, image_columns, run_columns, run_from_row
+from jobs.requests import UNSET, Requested, RunRequest, Unset, first_steps, key_in_batch
+from jobs.restoring import restore
 from jobs.run import Run, applied, changes_node, node_patch, parked, resumed
-from jobs.state import Cancelled, Completed, Event, Failed, Started, event_payload
-from jobs.state import Requested as RequestedEvent
+from jobs.state import Cancelled, Completed, Event, Failed, FellBack, Started, event_payload
 from jobs.tables import generated_images, run_events, runs
 
 __all__ = ["UNSET", "Requested", "Run", "RunEvent", "RunRequest", "Runs", "Unset", "node_patch"]
@@ -73,12 +84,53 @@ class Runs(RunReader):
             StaleRequest: `after` is not the node's current run, nor was a run requested after it.
             RunActive: The node's current run has not ended.
             IdempotencyConflict: The key was used with another body.
+            BudgetExceeded: There is no room for it.
 
         """
         requested = await self._transactions.run(lambda connection: self._request(connection, request))
         if requested.created:
             self._hint(requested.run.workflow_id, requested.run.id)
         return requested
+
+    async def request_many(self, requests: Sequence[RunRequest]) -> list[Requested]:
+        """As `request_run`, for many nodes at once: all are made, in one transaction, or none.
+
+        Raises:
+            BatchRefused: Names the first that cannot be made, and the error that `request_run` would raise.
+
+        """
+        for last in (False, False, True):
+            try:
+                answers = await self._transactions.run(
+                    lambda connection: request_all(connection, requests, self._clock())
+                )
+                break
+            except Overtaken:
+                if last:
+                    raise BatchRefused(0, StaleRequest(None)) from None
+        for answer in answers:
+            if answer.created:
+                self._hint(answer.run.workflow_id, answer.run.id)
+        return answers
+
+    async def restore(self, run_id: str, by: Mapping[str, str]) -> Requested:
+        """Commit that the node of an earlier run shows its pictures again, as a run of its own; see `jobs.restoring`.
+
+        Raises:
+            RunNotFound, NothingToUse, RunActive: As `jobs.restoring.restore`.
+
+        """
+
+        def write(connection: sa.Connection) -> Requested:
+            restored = restore(connection, run_id, by, self._clock())
+            if restored.created:
+                self._show(connection, restored.run)
+            return restored
+
+        restored = await self._transactions.run(write)
+        if restored.created:
+            self._hint(restored.run.workflow_id, restored.run.id)
+        return restored
 
     async def begin_attempt(self, run_id: str, worker: str) -> Run | None:
         """Commit that a worker works on the run from now on.
@@ -167,6 +219,24 @@ class Runs(RunReader):
             self._hint(run.workflow_id, run.id)
         return run
 
+    async def cancel_many(
+        self, run_ids: Collection[str], by: Mapping[str, str], *, waiting: bool = False
+    ) -> list[tuple[Run, Run]]:
+        """Commit, in one transaction, that these runs are cancelled, those that have not ended; each before and after.
+
+        Args:
+            run_ids: Few enough for one transaction.
+            by: Who cancels.
+            waiting: Leave those alone that somebody works on by now.
+
+        """
+        changed = await self._transactions.run(
+            lambda connection: cancel_all(connection, run_ids, by, self._clock(), waiting=waiting)
+        )
+        for _, run in changed:
+            self._hint(run.workflow_id, run.id)
+        return changed
+
     def _begin(self, connection: sa.Connection, run_id: str, worker: str) -> tuple[Run | None, Run | None]:
         """The run before and after a worker begins; twice the same when it has ended."""
         run = self._locked(connection, run_id)
@@ -195,7 +265,9 @@ class Runs(RunReader):
             raise StaleRequest(current)
         if current is not None and not current.status.terminal:
             raise RunActive(current)
-        run = first_state(request, uuid.uuid4().hex, current, now, secrets.token_urlsafe(24))
+        steps = first_steps(request, uuid.uuid4().hex, current, now, secrets.token_urlsafe(24))
+        run = steps[-1][0]
+        hold(connection, [Reservation.of(run)], now)
         # Another request, on another node and in another transaction, may use the same idempotency key right now:
         # this waits for it to end, and inserts nothing if it committed.
         insert = self._insert(runs).values(**run_columns(run)).on_conflict_do_nothing().returning(runs.c.id)
@@ -204,8 +276,7 @@ class Runs(RunReader):
             if known is None:
                 raise StaleRequest(current)
             return Requested(known, created=False)
-        event = RequestedEvent(dict(request.requested_by))
-        connection.execute(sa.insert(run_events).values(**event_columns(run, event)))
+        connection.execute(sa.insert(run_events), [event_columns(*step) for step in steps])
         self._show(connection, run)
         return Requested(run, created=True)
 
@@ -256,12 +327,14 @@ class Runs(RunReader):
 
     def _apply(self, connection: sa.Connection, run: Run, event: Event) -> Run:
         after = applied(run, event, self._clock())
+        if isinstance(event, FellBack):
+            hold(connection, [Reservation.of(after)], after.updated_at)
         self._update(connection, run, after)
         connection.execute(sa.insert(run_events).values(**event_columns(after, event)))
         if isinstance(event, Completed) and event.images:
             rows = [image_columns(after, image) for image in event.images]
             connection.execute(sa.insert(generated_images), rows)
-        settle(connection, after, event)
+        settle(connection, run, after, event)
         if after.status.terminal:
             announce(connection, after)
         if changes_node(event):
@@ -289,12 +362,13 @@ class Runs(RunReader):
 def _known(connection: sa.Connection, request: RunRequest) -> Run | None:
     """The run that an equal request made before."""
     if request.idempotency_key is not None:
-        query = sa.select(runs).where(runs.c.idempotency_key == request.idempotency_key)
-        run = first_run(connection.execute(query))
-        if run is not None and run.request_hash != request.hash():
+        # A batch that was sent with this key is another body.
+        keys = (request.idempotency_key, key_in_batch(request.idempotency_key, 0))
+        found = connection.execute(sa.select(runs).where(runs.c.idempotency_key.in_(keys))).all()
+        if any(row.request_hash != request.hash() or row.idempotency_key != keys[0] for row in found):
             raise IdempotencyConflict(request.idempotency_key)
-        if run is not None:
-            return run
+        if found:
+            return run_from_row(found[0])
     if isinstance(request.after, Unset):
         return None
     query = of_node(request.workflow_id, request.node_id).where(runs.c.after == (request.after or ""))

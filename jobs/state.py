@@ -4,6 +4,7 @@
 pending ----------> running --+                                                  StageEntered, Started
    |  FellBack         |  ^---+
    | Cancelled, Failed | Completed, Failed, Cancelled
+   | Restored          |
    v                   v
    completed | failed | cancelled: terminal, they never change
 """
@@ -155,12 +156,20 @@ class Incident:
 
 @dataclass(frozen=True, slots=True)
 class FellBack:
-    """The run goes on with another maker, because of `error` at the one before."""
+    """The run goes on with another maker, because of `error` at the one before.
+
+    Attributes:
+        estimate_usd_micros: What it is expected to cost there; None where nobody knows.
+        adapted: What was changed for the new maker, in sentences.
+
+    """
 
     kind: ClassVar[str] = "fell_back"
     provider: str
     model: str
     error: RunError
+    estimate_usd_micros: int | None = None
+    adapted: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,6 +208,15 @@ class Completed:
 
 
 @dataclass(frozen=True, slots=True)
+class Restored:
+    """The node goes back to what an earlier run made; nothing is asked of a maker, and nothing billed."""
+
+    kind: ClassVar[str] = "restored"
+    run_id: str
+    payload: Mapping[str, Json]
+
+
+@dataclass(frozen=True, slots=True)
 class Failed:
     """The run ended without a picture."""
 
@@ -226,6 +244,7 @@ Event: TypeAlias = (
     | RetryScheduled
     | Interrupted
     | Completed
+    | Restored
     | Failed
     | Cancelled
 )
@@ -235,6 +254,7 @@ TRANSITIONS: Final[Mapping[tuple[Status, type[Event]], Status]] = {
     (Status.PENDING, Failed): Status.FAILED,
     (Status.PENDING, Cancelled): Status.CANCELLED,
     (Status.PENDING, FellBack): Status.PENDING,
+    (Status.PENDING, Restored): Status.COMPLETED,
     (Status.RUNNING, Started): Status.RUNNING,
     (Status.RUNNING, StageEntered): Status.RUNNING,
     (Status.RUNNING, Accepted): Status.RUNNING,
@@ -264,7 +284,7 @@ def transition(status: Status, event: Event) -> Status:
         raise IllegalTransition(status, event.kind) from None
 
 
-def event_payload(event: Event) -> dict[str, Json]:  # noqa: C901, PLR0911 - one case for each event
+def event_payload(event: Event) -> dict[str, Json]:  # noqa: C901, PLR0911, PLR0912 - one case for each event
     """What `run_events.payload` keeps of an event: camelCase JSON without picture bytes."""
     match event:
         case Requested(by) | Cancelled(by):
@@ -283,8 +303,9 @@ def event_payload(event: Event) -> dict[str, Json]:  # noqa: C901, PLR0911 - one
             return {"deliveryId": delivery_id, "state": state}
         case Incident(code, message):
             return {"code": code, "message": message}
-        case FellBack(provider, model, error):
-            return {"provider": provider, "model": model, "error": error_json(error)}
+        case FellBack(provider, model, error, _, adapted):
+            told = {"adapted": list(adapted)} if adapted else {}
+            return {"provider": provider, "model": model, "error": error_json(error), **told}
         case Answered(cost):
             return cost_json(cost)
         case RetryScheduled(error, resume_at):
@@ -297,6 +318,8 @@ def event_payload(event: Event) -> dict[str, Json]:  # noqa: C901, PLR0911 - one
                 **(cost_json(cost) if cost else {}),
                 **({"adapted": list(adapted)} if adapted else {}),
             }
+        case Restored(run_id, payload):
+            return {"from": run_id, **payload}
         case Failed(error):
             return {"error": error_json(error)}
 

@@ -1,5 +1,6 @@
 """What Darkroom asks of an image maker, and what it gets back. Pure: no clock, no randomness, no I/O."""
 
+import datetime as dt
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -194,6 +195,7 @@ class ModelInfo:
         sizes: Sizes to offer in a menu; a maker may take others (its `check` says).
         supports: Any of `Feature`.
         estimate_usd_micros: A usual picture at the default size; None where unknown.
+        priced_on: The date of that price.
     """
 
     id: str
@@ -203,6 +205,7 @@ class ModelInfo:
     estimate_usd_micros: int | None
     default_size: Size
     max_n: int = 1
+    priced_on: dt.date | None = None
 
 
 class ImageProvider(Protocol):

@@ -22,6 +22,7 @@ from providers.base import (
     ModelInfo,
     Progress,
     ProgressSink,
+    PromptSpec,
     Waiting,
     format_size,
     picture_type,
@@ -40,9 +41,11 @@ from providers.openai_models import (
     RETIRED,
     Offer,
     choose_size,
+    expected_cost,
     table_cost,
     usage_cost,
 )
+from providers.prices import Estimate
 
 BASE_URL = "https://api.openai.com/v1"
 TIMEOUT_S = 300.0
@@ -206,6 +209,10 @@ class OpenAIProvider:
     def check(self, request: ImageRequest) -> None:
         """Refuse what OpenAI does not offer; see `build_request`."""
         build_request(request)
+
+    def estimate(self, model: str, spec: PromptSpec) -> Estimate | None:
+        """What a request is expected to cost; see `expected_cost`."""
+        return expected_cost(model, spec)
 
     async def submit(self, request: ImageRequest, progress: ProgressSink) -> Finished:
         """

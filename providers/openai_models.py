@@ -1,11 +1,13 @@
 """What OpenAI's image models offer and cost. Pure; every fact has its date."""
 
+import datetime as dt
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from providers.base import Cost, ModelInfo, PromptSpec, Size, format_size, offered_size, parse_ratio, size_for_ratio
 from providers.errors import RequestRefused
 from providers.json import Json
+from providers.prices import Estimate
 
 MAX_PROMPT_CHARS = 32_000
 MAX_IMAGES = 10
@@ -24,6 +26,9 @@ FREE_SIZES: tuple[Size, ...] = (*STANDARD_SIZES, (1536, 864), (864, 1536), (2048
 STANDARD_QUALITIES = ("auto", "low", "medium", "high")
 WIDE_QUALITIES = (*STANDARD_QUALITIES, "xhigh", "max")
 
+PICTURES_PRICED_ON = dt.date(2026, 7, 9)
+"""When prices by the picture were read."""
+
 FEATURES = frozenset({"edit", "n", "quality", "previews"})
 
 
@@ -41,7 +46,8 @@ def _offer(
     estimate: int | None = None,
 ) -> Offer:  # fmt: skip
     sizes = FREE_SIZES if free_sizes else STANDARD_SIZES
-    info = ModelInfo(model, label, sizes, FEATURES, estimate, STANDARD_SIZES[0], MAX_IMAGES)
+    priced_on = None if estimate is None else PICTURES_PRICED_ON
+    info = ModelInfo(model, label, sizes, FEATURES, estimate, STANDARD_SIZES[0], MAX_IMAGES, priced_on)
     return Offer(info, free_sizes, qualities)
 
 
@@ -182,6 +188,30 @@ def table_cost(model: str, size: Json, quality: Json, pictures: int) -> Cost | N
         return None
     each = PICTURE_PRICES.get((str(size), str(quality)))
     return None if each is None else Cost(each * pictures, "price", {"pictures": pictures})
+
+
+def expected_cost(model: str, spec: PromptSpec) -> Estimate | None:
+    """
+    What a request is expected to cost, from list prices by size and quality; None where none is known.
+
+    "auto" counts as medium, which is what it mostly is. A size without a price counts as the square one, and as many
+    times that as it has more pixels.
+    """
+    offer = OFFERS.get(model)
+    if offer is None or not model.startswith("gpt-image-2") or model.startswith("gpt-image-2."):
+        return None
+    try:
+        size, _ = choose_size(offer, spec)
+    except RequestRefused:
+        return None
+    quality = spec.quality if spec.quality in STANDARD_QUALITIES[1:] else "medium"
+    upright = format_size((min(size), max(size)))
+    each = PICTURE_PRICES.get((upright, quality))
+    if each is None:
+        square = STANDARD_SIZES[0]
+        larger = max(1.0, size[0] * size[1] / (square[0] * square[1]))
+        each = round(PICTURE_PRICES[format_size(square), quality] * larger)
+    return Estimate(each * spec.n, PICTURES_PRICED_ON)
 
 
 def _count(value: Json) -> int:

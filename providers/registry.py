@@ -137,4 +137,5 @@ def _describe(model: ModelInfo) -> Json:
         "supports": sorted(model.supports),
         "maxN": model.max_n,
         "estimateUsd": None if estimate is None else estimate / 1_000_000,
+        "pricedOn": None if model.priced_on is None else model.priced_on.isoformat(),
     }

@@ -260,6 +260,20 @@ def caller_of(request: Request) -> Caller:
     return caller
 
 
+def require_admin(request: Request) -> None:
+    """Check that the caller may do what concerns everybody: an admin of every workflow, or anyone without tokens.
+
+    Raises:
+        Forbidden: They may not.
+
+    """
+    access: Access = request.app.state.access
+    if not access.open:
+        caller = caller_of(request)
+        caller.require(Role.ADMIN)
+        caller.require_every_workflow()
+
+
 def _caller(claims: Mapping[str, Any]) -> Caller:
     """The claims of a token that was signed here, checked.
 

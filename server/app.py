@@ -20,7 +20,7 @@ from server.openapi import build_openapi
 from server.operations import build_routes
 from server.origins import Origins
 from server.problems import TABLE, handle
-from server.routes import canvas, events, health, images, jobs, page, providers, runs, tokens, workflows
+from server.routes import canvas, control, events, health, images, jobs, money, page, providers, runs, tokens, workflows
 from server.settings import Settings
 from server.websocket import websocket_endpoint
 from server.wiring import Parts, start
@@ -29,6 +29,8 @@ OPERATIONS: Final = (
     *workflows.OPERATIONS,
     *canvas.OPERATIONS,
     *runs.OPERATIONS,
+    *control.OPERATIONS,
+    *money.OPERATIONS,
     *jobs.OPERATIONS,
     *events.OPERATIONS,
     *providers.OPERATIONS,
@@ -92,7 +94,7 @@ def _cors(settings: Settings) -> list[Middleware]:
         Middleware(
             CORSMiddleware,
             allow_origins=settings.cors_origins,
-            allow_methods=("GET", "POST", "PATCH", "DELETE"),
+            allow_methods=("GET", "POST", "PUT", "PATCH", "DELETE"),
             allow_headers=("Authorization", "Content-Type", IDEMPOTENCY_HEADER, REQUEST_ID_HEADER, "Last-Event-ID"),
             expose_headers=(REQUEST_ID_HEADER, "Location", "WWW-Authenticate"),
         )

@@ -14,7 +14,8 @@ ServerError
     +-- NoSecret                a token was asked for where none are used
     +-- WorkflowNotFound        no workflow has this id
     +-- ImageNotFound           no picture has this key
-    +-- NothingToRetry          a run that has not ended cannot be retried
+    +-- BatchNotFound           no batch has this id
+    +-- BudgetNotFound          there is no such budget
     +-- Unready                 a part that requests depend on does not work now
 """
 
@@ -111,6 +112,21 @@ class WorkflowNotFound(DoorError):
     def __init__(self, workflow_id: str) -> None:
         self.workflow_id = workflow_id
         super().__init__(f"there is no workflow {workflow_id!r}")
+
+
+class BatchNotFound(DoorError):
+    """No batch has this id."""
+
+    def __init__(self, batch_id: str) -> None:
+        self.batch_id = batch_id
+        super().__init__(f"there is no batch {batch_id!r}")
+
+
+class BudgetNotFound(DoorError):
+    """There is no such budget."""
+
+    def __init__(self, scope: str, key: str, period: str) -> None:
+        super().__init__(f"there is no {period} budget of {scope} {key}".rstrip())
 
 
 class ImageNotFound(DoorError):

@@ -3,10 +3,11 @@
 import datetime as dt
 from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator, model_validator
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, JsonValue, field_validator, model_validator
 from pydantic.alias_generators import to_camel
 
 from crdt.rooms import ROOM_ID
+from jobs.fallback import MAX_FALLBACKS
 from server.access import DEFAULT_LIFE_S, MAX_LIFE_S, MAX_WORKFLOWS
 
 MAX_BATCH: Final = 1000
@@ -52,7 +53,29 @@ class PromptSpecBody(Body):
     n: int | None = Field(None, ge=1, le=16)
 
 
-class RunOptions(Body):
+class FallbackBody(Body):
+    """A provider to turn to."""
+
+    provider: Name
+    model: Name | None = None
+
+
+class RetryBody(Body):
+    """What is to be different when a job is tried again."""
+
+    after: str | None = Field(
+        None, max_length=128, description="id of the run it follows, where that is not the one that is tried again"
+    )
+    prompt_spec: PromptSpecBody | None = Field(None, description="over what was asked for; null takes a field away")
+    provider: Name | None = None
+    model: Name | None = None
+    by: Person | None = None
+    fallbacks: list[FallbackBody] | None = Field(
+        None, max_length=MAX_FALLBACKS, description="who is asked, in order, when the provider before cannot"
+    )
+
+
+class RunOptions(RetryBody):
     """What every request for a picture may say."""
 
     after: str | None = Field(
@@ -60,10 +83,6 @@ class RunOptions(Body):
         max_length=128,
         description="id of the run seen as the node's current one, null for none; left out: whatever is current",
     )
-    prompt_spec: PromptSpecBody | None = None
-    provider: Name | None = None
-    model: Name | None = None
-    by: Person | None = None
     webhook_url: str | None = Field(
         None, max_length=2_048, description="kept with the job; this release does not call it"
     )
@@ -98,6 +117,72 @@ class ByBody(Body):
     """Body of a cancel or retry."""
 
     by: Person | None = None
+
+
+class CancelBody(ByBody):
+    """Which jobs to cancel: all that are everything that is named; without a name all there are."""
+
+    workflow_id: WorkflowId | None = None
+    node_id: Id | None = Field(None, description="of the workflow that is named")
+    batch_id: Name | None = None
+    user: Name | None = Field(None, description="who asked for them: the `sub` of a token, or `by.id`")
+    provider: Name | None = None
+    only: Literal["waiting"] | None = Field(None, description="leave those alone that a provider works on")
+
+    @model_validator(mode="after")
+    def _node_of_workflow(self) -> Self:
+        if self.node_id is not None and self.workflow_id is None:
+            raise ValueError("name workflowId too: a node's id is unique within its workflow")
+        return self
+
+
+class JobsQuery(Body):
+    """Query of the list of jobs."""
+
+    workflow_id: Id | None = None
+    node_id: Id | None = None
+    batch_id: Name | None = None
+    user: Name | None = None
+    status: Literal["pending", "running", "completed", "failed", "cancelled"] | None = None
+    provider: Name | None = None
+    limit: int = Field(50, ge=1, le=200)
+    cursor: str | None = Field(None, max_length=256, description="`next` of the page before")
+
+
+class BudgetQuery(Body):
+    """Query of the list of budgets."""
+
+    workflow_id: Id | None = None
+
+
+class BudgetName(Body):
+    """Which budget."""
+
+    scope: Literal["all", "workflow", "user", "provider"]
+    key: str = Field("", max_length=256, description="id of the workflow, person or provider; empty for all")
+    period: Literal["day", "month", "total"] = Field(description="days and months are those of UTC")
+
+    @model_validator(mode="after")
+    def _key_of_scope(self) -> Self:
+        if (self.scope == "all") != (not self.key):
+            raise ValueError("key names the workflow, person or provider, and is left out where scope is all")
+        return self
+
+
+class BudgetBody(BudgetName):
+    """A budget."""
+
+    limit_usd: float = Field(ge=0, le=1_000_000_000, allow_inf_nan=False)
+
+
+class CostsQuery(Body):
+    """Whose spending, and when."""
+
+    workflow_id: Id | None = None
+    user: Name | None = None
+    provider: Name | None = None
+    since: AwareDatetime | None = Field(None, alias="from", description="from this moment on")
+    until: AwareDatetime | None = Field(None, alias="to", description="before this moment")
 
 
 class Position(Body):
@@ -246,10 +331,11 @@ class PageQuery(Body):
     before: dt.datetime | None = Field(None, description="`next` of the page before")
 
 
-class LimitQuery(Body):
-    """Query of a short list."""
+class HistoryQuery(Body):
+    """Query of the jobs of a node."""
 
     limit: int = Field(50, ge=1, le=200)
+    before: int | None = Field(None, ge=1, description="`next` of the page before")
 
 
 class EventsQuery(Body):

@@ -17,6 +17,7 @@ _PARAMETER = re.compile(r"\{(\w+)(?::\w+)?\}")
 _PROBLEMS: Final = {
     400: "The body is not JSON.",
     401: "The access token is missing, not valid or expired.",
+    402: "A budget has no room for it; `budget` says which, what is spent and what is reserved.",
     403: "The access token does not allow this, or a page of another site asked for a change.",
     404: "There is no such thing.",
     409: "Something else stands in the way; `current` is the node's current job.",

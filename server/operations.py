@@ -39,6 +39,7 @@ class Operation:
         public: Whether it needs no access token.
         role: The least role that may do this; None by method: viewers read, editors change.
         everywhere: Whether a token for some workflows is not enough.
+        steering: Whether everyone may do it where no tokens are used, whatever role it needs elsewhere.
         door: What a browser is shown that may not come in; everybody else gets problem details.
 
     """
@@ -56,6 +57,7 @@ class Operation:
     public: bool = False
     role: Role | None = None
     everywhere: bool = False
+    steering: bool = False
     door: Door | None = None
 
     @property
@@ -111,7 +113,8 @@ def _admit(operation: Operation, request: Request) -> Caller:
     """
     access: Access = request.app.state.access
     caller = access.caller(request)
-    caller.require(operation.least_role)
+    if not (access.open and operation.steering):
+        caller.require(operation.least_role)
     if operation.everywhere:
         caller.require_every_workflow()
     workflow_id = request.path_params.get("workflow_id")

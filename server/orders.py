@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from crdt.canvas import CanvasNode, read_node
@@ -10,14 +10,17 @@ from crdt.catalog import Catalog
 from crdt.errors import NodeNotFound
 from crdt.json import Json
 from crdt.rooms import Rooms
-from jobs.errors import IntentRefused, RunActive
+from jobs import fallback
+from jobs.errors import BatchRefused, BudgetExceeded, IntentRefused, RunActive, RunNotFound
+from jobs.fallback import Maker
 from jobs.intents import CancelIntent, Intent
-from jobs.requests import UNSET, Requested, RunRequest, Unset
+from jobs.requests import UNSET, Fallback, Requested, RunRequest, Unset
 from jobs.run import Run
 from jobs.runs import Runs
 from jobs.worker import Worker
 from providers.base import ImageProvider, ImageRequest, ModelInfo, PromptSpec
 from providers.errors import InvalidSpec, RequestRefused, UnknownModel, UnknownProvider
+from providers.prices import Estimate, estimate
 from providers.registry import Registry
 from server.errors import DoorError, FieldError, InBatch, InvalidRequest, WorkflowNotFound
 from server.metrics import Metrics
@@ -35,6 +38,7 @@ class Order:
     Attributes:
         spec: promptSpec fields that were given, by their camelCase names; null takes the node's value away.
         by: {id?, name?} of who asks.
+        fallbacks: (provider, model) to turn to, in order; None: as the server is set up.
 
     """
 
@@ -50,14 +54,35 @@ class Order:
     webhook_url: str | None = None
     parent_id: str | None = None
     batch_id: str | None = None
+    fallbacks: Sequence[tuple[str, str | None]] | None = None
 
 
 class Orders:
-    """Turns orders into runs that are worked on."""
+    """Turns orders into runs that are worked on.
 
-    def __init__(
-        self, catalog: Catalog, rooms: Rooms, runs: Runs, registry: Registry, worker: Worker, metrics: Metrics
+    Args:
+        catalog: Which workflows there are.
+        rooms: Their documents.
+        runs: The truth.
+        registry: The makers.
+        worker: Works on runs.
+        metrics: Where requests are counted.
+        follows: Who is asked when a maker cannot, where an order does not say.
+
+    """
+
+    def __init__(  # noqa: PLR0913 - its seams
+        self,
+        catalog: Catalog,
+        rooms: Rooms,
+        runs: Runs,
+        registry: Registry,
+        worker: Worker,
+        metrics: Metrics,
+        *,
+        follows: Mapping[str, Maker] | None = None,
     ) -> None:
+        self._follows = follows or {}
         self._catalog = catalog
         self._rooms = rooms
         self._runs = runs
@@ -80,7 +105,7 @@ class Orders:
         """Check every order, then start them all; one that cannot be started stops the batch before it begins.
 
         Raises:
-            InBatch: Names the order, and what is wrong with it.
+            InBatch, BatchRefused: Name the order, and what is wrong with it.
 
         """
         requests = []
@@ -95,37 +120,60 @@ class Orders:
                 twice = InvalidRequest([FieldError("nodeId", "is named twice in this batch")])
                 raise InBatch(index, twice)
             seen.add(place)
-        await self._refuse_active(orders)
-        # First every row, then the queue: attempts at work would slow down what the caller waits for.
-        requested = [await self._request_or_find(request) for request in requests]
-        await self._worker.queue.enqueue_many([(made.run.id, None) for made in requested if made.created])
-        return [made.run for made in requested]
+        requested = await self._request_many(requests)
+        made = [answer.run for answer in requested if answer.created]
+        for run in made:
+            self._metrics.run_requested(run.provider)
+        await self._worker.queue.enqueue_many([(run.id, None) for run in made])
+        return [answer.run for answer in requested]
 
-    async def retry(self, run_id: str, by: Mapping[str, str], idempotency_key: str | None = None) -> Requested:
-        """Ask again for what an ended run was asked for; the new run follows it and names it as its parent.
+    async def retry(self, run_id: str, changes: Order) -> Requested:
+        """Ask again for what an ended run was asked for, with these changes; the new run names it as its parent.
+
+        Args:
+            run_id: Of the run.
+            changes: `after` is the run it follows, this one where it is not given.
 
         Raises:
             RunNotFound: No run has this id.
-            RunActive, StaleRequest: It has not ended, or is not its node's current run any more.
+            RunActive, StaleRequest: It has not ended, or the run to follow is not the node's current one any more.
 
         """
         run = await self._runs.get(run_id)
         if not run.status.terminal:
             raise RunActive(run)
-        order = Order(
+        same_maker = changes.provider in {None, run.provider}
+        spec = dict.fromkeys(_PARAMS) | run.spec.to_json()
+        if changes.spec.get("aspectRatio"):
+            # A size wins over a ratio, but not the old one over the ratio that is asked for now.
+            spec["size"] = None
+        order = replace(
+            changes,
             workflow_id=run.workflow_id,
             node_id=run.node_id,
-            after=run.id,
-            spec=dict.fromkeys(_PARAMS) | run.spec.to_json(),
-            provider=run.provider,
-            model=run.model,
-            by=by,
-            idempotency_key=idempotency_key,
+            after=run.id if isinstance(changes.after, Unset) else changes.after,
+            spec=spec | dict(changes.spec),
+            provider=changes.provider or (run.provider if changes.model is None else None),
+            model=changes.model or (run.model if same_maker else None),
             metadata=run.metadata,
             webhook_url=run.webhook_url,
             parent_id=run.id,
         )
         return await self.start(order)
+
+    async def use(self, workflow_id: str, node_id: str, run_id: str, by: Mapping[str, str]) -> Requested:
+        """Have a node show again what an earlier run of it made.
+
+        Raises:
+            WorkflowNotFound, NodeNotFound, RunNotFound: There is no such place, or run of it.
+            NothingToUse, RunActive: It made no picture, or the node's current run has not ended.
+
+        """
+        await self._node(workflow_id, node_id)
+        run = await self._runs.get(run_id)
+        if (run.workflow_id, run.node_id) != (workflow_id, node_id):
+            raise RunNotFound(run_id)
+        return await self._runs.restore(run_id, by)
 
     async def cancel(self, run_id: str, by: Mapping[str, str]) -> Run:
         """Cancel a run; one that has ended is left as it is.
@@ -170,6 +218,7 @@ class Orders:
         spec = self._spec(order, node)
         provider, model = self._maker(order, node)
         _check(provider, ImageRequest("", model.id, spec), order)
+        price = estimate(provider, model, spec)
         return RunRequest(
             workflow_id=order.workflow_id,
             node_id=order.node_id,
@@ -184,7 +233,29 @@ class Orders:
             webhook_url=order.webhook_url,
             parent_id=order.parent_id,
             batch_id=order.batch_id,
+            estimate_usd_micros=None if price is None else price.usd_micros,
+            fallbacks=self._fallbacks(order, (provider.name, model.id)),
         )
+
+    def price(self, request: RunRequest) -> Estimate | None:
+        """What a request is expected to cost, and of when that price is."""
+        provider, model = self._registry.resolve(request.provider, request.model)
+        return estimate(provider, model, request.spec)
+
+    def _fallbacks(self, order: Order, first: Maker) -> tuple[Fallback, ...]:
+        if order.fallbacks is None:
+            makers = fallback.chain(first[0], self._follows)
+        else:
+            makers = tuple(self._named(index, *maker) for index, maker in enumerate(order.fallbacks))
+        return tuple(Fallback(*maker) for maker in dict.fromkeys(makers) if maker != first)
+
+    def _named(self, index: int, provider: str, model: str | None) -> Maker:
+        try:
+            found, info = self._registry.resolve(provider, model)
+        except (UnknownProvider, UnknownModel) as error:
+            part = "provider" if isinstance(error, UnknownProvider) else "model"
+            raise InvalidRequest([FieldError(f"fallbacks.{index}.{part}", str(error))]) from error
+        return found.name, info.id
 
     async def _submit(self, request: RunRequest) -> Requested:
         requested = await self._request(request)
@@ -193,29 +264,42 @@ class Orders:
         return requested
 
     async def _request(self, request: RunRequest) -> Requested:
-        requested = await self._runs.request_run(request)
+        while True:
+            try:
+                requested = await self._runs.request_run(request)
+            except BudgetExceeded as error:
+                moved = self._elsewhere(request, error)
+                if moved is None:
+                    raise
+                request = moved
+            else:
+                break
         if requested.created:
-            self._metrics.run_requested(request.provider)
+            self._metrics.run_requested(requested.run.provider)
         return requested
 
-    async def _request_or_find(self, request: RunRequest) -> Requested:
-        try:
-            return await self._request(request)
-        except RunActive as error:
-            # Somebody was quicker while the batch was being started: the node's run is theirs.
-            return Requested(error.current, created=False)
+    async def _request_many(self, requests: list[RunRequest]) -> list[Requested]:
+        while True:
+            try:
+                return await self._runs.request_many(requests)
+            except BatchRefused as refused:
+                moved = None
+                if isinstance(refused.cause, BudgetExceeded):
+                    moved = self._elsewhere(requests[refused.index], refused.cause)
+                if moved is None or not isinstance(refused.cause, BudgetExceeded):
+                    raise
+                # There is no room for those behind it either: one turn for all, not one for each.
+                full = asked_of(requests[refused.index])[0]
+                for index in range(refused.index, len(requests)):
+                    if asked_of(requests[index])[0] == full:
+                        requests[index] = self._elsewhere(requests[index], refused.cause) or requests[index]
 
-    async def _refuse_active(self, orders: Sequence[Order]) -> None:
-        places: dict[str, list[str]] = {}
-        for order in orders:
-            places.setdefault(order.workflow_id, []).append(order.node_id)
-        current = {workflow_id: await self._runs.current(workflow_id, nodes) for workflow_id, nodes in places.items()}
-        for index, order in enumerate(orders):
-            run = current[order.workflow_id].get(order.node_id)
-            if run is None or run.status.terminal:
-                continue
-            if order.idempotency_key is None or run.idempotency_key != order.idempotency_key:
-                raise InBatch(index, RunActive(run))
+    def _elsewhere(self, request: RunRequest, error: BudgetExceeded) -> RunRequest | None:
+        """The request at the next maker that can make it; None where there is none."""
+        makers = [(maker.provider, maker.model) for maker in request.fallbacks]
+        reason = fallback.no_room(error)
+        event = next(fallback.steps(asked_of(request), makers, request.spec, reason, self._registry), None)
+        return None if event is None else replace(request, fell_back=(*request.fell_back, event))
 
     async def _node(self, workflow_id: str, node_id: str) -> CanvasNode:
         if self._rooms.opened(workflow_id) is None and not await self._catalog.exists(workflow_id):
@@ -255,6 +339,12 @@ class Orders:
             if known.name == provider and any(offered.id == model for offered in known.models):
                 return provider
         return None
+
+
+def asked_of(request: RunRequest) -> Maker:
+    """Who is asked first for it, makers that were passed over left out; pure."""
+    last = request.fell_back[-1] if request.fell_back else request
+    return last.provider, last.model
 
 
 def merge_spec(given: Mapping[str, Json], data: Mapping[str, Json]) -> dict[str, Json]:

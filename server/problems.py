@@ -23,16 +23,22 @@ from crdt.errors import (
 from crdt.json import Json
 from jobs.errors import (
     BadKey,
+    BatchRefused,
+    BudgetExceeded,
     DatabaseAway,
     IdempotencyConflict,
+    NothingToUse,
     RunActive,
     RunNotFound,
     StaleRequest,
     StorageUnavailable,
 )
+from jobs.run import MICROS
 from providers.errors import InvalidSpec, RequestRefused, UnknownModel, UnknownProvider
 from server.errors import (
+    BatchNotFound,
     BodyTooLarge,
+    BudgetNotFound,
     FieldError,
     Forbidden,
     ForbiddenOrigin,
@@ -89,7 +95,7 @@ def _invalid(error: InvalidRequest) -> Problem:
     return Problem("invalid-request", 422, str(error), error.errors)
 
 
-def _in_batch(error: InBatch) -> Problem:
+def _in_batch(error: InBatch | BatchRefused) -> Problem:
     problem = problem_of(error.cause)
     if problem is None:
         raise error.cause
@@ -104,6 +110,20 @@ def _field(name: str, path: str, message: str, status: int = 422) -> Problem:
 def _current(name: str, path: str, error: StaleRequest | RunActive) -> Problem:
     current = job_record(error.current) if error.current is not None else None
     return replace(_field(name, path, str(error), 409), extra={"current": current})
+
+
+def _budget_exceeded(error: BudgetExceeded) -> Problem:
+    asked = error.asked_usd_micros
+    budget: dict[str, Json] = {
+        "scope": error.scope,
+        "key": error.key,
+        "period": error.period,
+        "limitUsd": error.limit_usd_micros / MICROS,
+        "spentUsd": error.spent_usd_micros / MICROS,
+        "reservedUsd": error.reserved_usd_micros / MICROS,
+        "askedUsd": None if asked is None else asked / MICROS,
+    }
+    return Problem("budget-exceeded", 402, f"{str(error)[0].upper()}{str(error)[1:]}.", extra={"budget": budget})
 
 
 def forbidden_origin(error: ForbiddenOrigin) -> Problem:
@@ -141,6 +161,9 @@ TABLE: Final[Mapping[type[Exception], Callable[[Any], Problem]]] = {
     BodyTooLarge: lambda e: _field("body-too-large", "body", str(e), 413),
     InvalidRequest: _invalid,
     InBatch: _in_batch,
+    BatchRefused: _in_batch,
+    BudgetNotFound: lambda e: _field("budget-not-found", "key", str(e), 404),
+    BatchNotFound: lambda e: _field("batch-not-found", "batchId", str(e), 404),
     ForbiddenOrigin: forbidden_origin,
     Unauthenticated: _unauthenticated,
     Forbidden: lambda e: Problem("forbidden", 403, str(e)),
@@ -162,6 +185,8 @@ TABLE: Final[Mapping[type[Exception], Callable[[Any], Problem]]] = {
     RunNotFound: lambda e: _field("job-not-found", "jobId", f"there is no job {e.run_id!r}", 404),
     StaleRequest: lambda e: _current("stale-request", "after", e),
     RunActive: lambda e: _current("run-active", "nodeId", e),
+    BudgetExceeded: _budget_exceeded,
+    NothingToUse: lambda e: _field("nothing-to-use", "runId", str(e), 409),
     IdempotencyConflict: lambda e: _field("idempotency-conflict", "Idempotency-Key", str(e)),
     BadKey: lambda e: _field("image-not-found", "key", f"there is no image {e.key!r}", 404),
     StorageUnavailable: lambda _: Problem(

@@ -1,7 +1,7 @@
 """What the API answers with: models for the OpenAPI document, and mappers that fill them."""
 
 import datetime as dt
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
@@ -10,8 +10,10 @@ from pydantic.alias_generators import to_camel
 from crdt.json import Json
 from crdt.rows import WorkflowSummary
 from jobs.records import RunEvent
+from jobs.restoring import RESTORE
 from jobs.run import MICROS, Run
-from jobs.state import RunError
+from jobs.spending import Bill
+from jobs.state import RunError, Status
 
 
 class Record(BaseModel):
@@ -42,6 +44,17 @@ class ErrorRecord(Record):
     stage: str | None = None
 
 
+class BillRecord(Record):
+    """What was billed for one call, or may have been."""
+
+    provider: str
+    model: str
+    attempt: int
+    usd: float
+    source: str = Field(description="usage, price, free; ambiguous: the answer was lost, it may not have been billed")
+    billed_at: dt.datetime
+
+
 class ImageJobRecord(Record):
     """A job: one request for pictures on one node."""
 
@@ -55,6 +68,13 @@ class ImageJobRecord(Record):
     seq: int
     attempt: int
     after: str | None
+    kind: str = Field(description="image, or restore: the pictures of an earlier job shown again")
+    retry_of: str | None = Field(None, description="the job that this one tries again")
+    restored_from: str | None = Field(None, description="the job whose pictures this one shows again")
+    retried_as: list[str] | None = Field(None, description="jobs that try this one again; of a single job read only")
+    bills: list[BillRecord] | None = Field(None, description="what was billed for it; of a single job read only")
+    fallbacks: list[dict[str, str]] | None = Field(None, description="who is asked when a provider cannot")
+    estimate_usd: float | None = Field(None, description="what it was expected to cost")
     parent_id: str | None = None
     batch_id: str | None = None
     created_at: dt.datetime
@@ -87,10 +107,127 @@ class BatchAccepted(Record):
     jobs: list[JobAccepted]
 
 
+class JobList(Record):
+    """Jobs, newest first; `next` continues the list as `?cursor=`."""
+
+    jobs: list[ImageJobRecord]
+    next: str | None = None
+
+
+class BatchJob(JobAccepted):
+    """A job of a batch, shortly."""
+
+    image_url: str | None = None
+    thumbnail_url: str | None = None
+    cost_usd: float | None = None
+    error: ErrorRecord | None = None
+
+
+class BatchRecord(Record):
+    """How far a batch is."""
+
+    batch_id: str
+    total: int
+    pending: int
+    running: int
+    completed: int
+    failed: int
+    cancelled: int
+    cost_usd: float
+    jobs: list[BatchJob]
+
+
+class CancelledRecord(Record):
+    """What was cancelled."""
+
+    cancelled: int
+    jobs: list[str] = Field(description="ids of the first 1000")
+    remaining: int = Field(description="matching jobs that have not ended; ask again while there are any")
+
+
+class PriceRecord(Record):
+    """What a job is expected to cost."""
+
+    provider: str
+    model: str
+    usd: float | None = Field(description="null where no price is known")
+    as_of: dt.date | None = Field(description="the date of the price it was computed from")
+
+
+class EstimateRecord(Record):
+    """What jobs are expected to cost."""
+
+    estimate_usd: float | None = Field(description="of those whose price is known")
+    unknown: int = Field(description="jobs whose price is not known")
+    prices: list[PriceRecord]
+
+
+class CostTotal(Record):
+    """What bills come to."""
+
+    cost_usd: float
+    bills: int
+    ambiguous_usd: float = Field(description="part of costUsd: estimates for calls whose answer was lost")
+    ambiguous_bills: int
+
+
+class ModelCost(CostTotal):
+    """What a model cost."""
+
+    provider: str
+    model: str
+
+
+class DayCost(CostTotal):
+    """What a day cost (UTC)."""
+
+    day: dt.date
+
+
+class CostsRecord(CostTotal):
+    """What was spent."""
+
+    reserved_usd: float = Field(description="held back for jobs that have not ended; not part of costUsd")
+    by_model: list[ModelCost]
+    by_day: list[DayCost]
+
+
+class BudgetRecord(Record):
+    """A budget, and what is used of it in its period."""
+
+    scope: str
+    key: str
+    period: str
+    limit_usd: float
+    spent_usd: float
+    reserved_usd: float
+    left_usd: float
+    by: str | None = Field(None, description="who set it")
+
+
+class BudgetList(Record):
+    """Budgets."""
+
+    budgets: list[BudgetRecord]
+
+
+class RefusedBudget(Record):
+    """The budget that has no room."""
+
+    scope: str
+    key: str
+    period: str
+    limit_usd: float
+    spent_usd: float
+    reserved_usd: float
+    asked_usd: float | None
+
+
 class RunList(Record):
-    """Jobs of a node, newest first."""
+    """Jobs of a node, newest first; `next` continues the list as `?before=`."""
 
     runs: list[ImageJobRecord]
+    next: str | None = None
 
 
 class EventRecord(Record):
@@ -216,12 +353,14 @@ class ProblemRecord(Record):
     request_id: str
     errors: list[FieldProblem] | None = None
     current: ImageJobRecord | None = Field(None, description="the node's current job, where it stood in the way")
+    budget: RefusedBudget | None = Field(None, description="the budget that has no room")
 
 
 def job_record(run: Run) -> dict[str, Json]:
     """A run as an `ImageJobRecord`; what there is not stays out."""
     record: dict[str, Json] = {
         "jobId": run.id,
+        "kind": run.kind,
         "nodeId": run.node_id,
         "workflowId": run.workflow_id,
         "provider": run.provider,
@@ -236,6 +375,10 @@ def job_record(run: Run) -> dict[str, Json]:
     }
     optional: dict[str, Json] = {
         "parentId": run.parent_id,
+        "retryOf": run.parent_id if run.kind != RESTORE else None,
+        "restoredFrom": run.parent_id if run.kind == RESTORE else None,
+        "fallbacks": [{"provider": provider, "model": model} for provider, model in run.fallbacks] or None,
+        "estimateUsd": None if run.estimate_usd_micros is None else run.estimate_usd_micros / MICROS,
         "batchId": run.batch_id,
         "startedAt": iso(run.started_at) if run.started_at else None,
         "finishedAt": iso(run.finished_at) if run.finished_at else None,
@@ -249,6 +392,18 @@ def job_record(run: Run) -> dict[str, Json]:
         "error": _error(run.error) if run.error else None,
     }
     return record | {key: value for key, value in optional.items() if value is not None}
+
+
+def bill_record(bill: Bill) -> dict[str, Json]:
+    """A bill as a `BillRecord`."""
+    return {
+        "provider": bill.provider,
+        "model": bill.model,
+        "attempt": bill.attempt,
+        "usd": bill.usd_micros / MICROS,
+        "source": bill.source,
+        "billedAt": iso(bill.billed_at),
+    }
 
 
 def event_record(event: RunEvent) -> dict[str, Json]:
@@ -271,6 +426,21 @@ def summary_record(summary: WorkflowSummary) -> dict[str, Json]:
 def iso(at: dt.datetime) -> str:
     """A time as ISO 8601 in UTC, with microseconds, as `?before=` takes it back."""
     return at.astimezone(dt.UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+def batch_record(batch_id: str, runs: Sequence[Run]) -> dict[str, Json]:
+    """The runs of a batch as a `BatchRecord`."""
+    counts: dict[str, Json] = {status.value: sum(1 for run in runs if run.status is status) for status in Status}
+    jobs: list[Json] = [_batch_job(run) for run in runs]
+    cost = sum(run.cost_usd_micros or 0 for run in runs) / MICROS
+    return {"batchId": batch_id, "total": len(runs), **counts, "costUsd": cost, "jobs": jobs}
+
+
+def _batch_job(run: Run) -> dict[str, Json]:
+    whole = job_record(run)
+    return accepted_record(run) | {
+        name: whole[name] for name in ("imageUrl", "thumbnailUrl", "costUsd", "error") if name in whole
+    }
 
 
 def accepted_record(run: Run) -> dict[str, Json]:

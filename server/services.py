@@ -19,10 +19,12 @@ from crdt.room import Room
 from crdt.rooms import Rooms
 from jobs.run import node_patch
 from jobs.runs import Runs
+from jobs.spending import Spending
 from jobs.storage import DiskStore
 from jobs.worker import Worker
 from providers.registry import Registry
 from server.closings import Closings
+from server.control import Control
 from server.crowd import Crowd
 from server.errors import WorkflowNotFound
 from server.metrics import Metrics
@@ -52,6 +54,8 @@ class Services:
     images_folder: Path
     worker: Worker
     orders: Orders
+    control: Control
+    spending: Spending
     signals: RunSignals
     metrics: Metrics
     origins: Origins

@@ -1,6 +1,7 @@
 """Every setting of the server, read from the environment; the defaults run with no service and no key."""
 
 import ipaddress
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 from urllib.parse import urlsplit
@@ -70,6 +71,11 @@ class Settings(BaseSettings):
     default_model: str | None = Field(
         None, alias="DEFAULT_MODEL", description="model of a request that names none; unset: the provider's first"
     )
+    fallbacks: Annotated[Mapping[str, tuple[str, str | None]], NoDecode] = Field(
+        default_factory=dict,
+        alias="DARKROOM_FALLBACKS",
+        description="who is asked when a provider cannot, as in openai=demo or openai=demo:darkroom-1, comma separated",
+    )
     demo_delay_s: float = Field(
         2.0, ge=0, le=600, alias="DARKROOM_DEMO_DELAY_S", description="seconds the demo provider takes for a picture"
     )
@@ -131,6 +137,11 @@ class Settings(BaseSettings):
         if isinstance(value, str):
             return tuple(part.strip() for part in value.split(",") if part.strip())
         return value
+
+    @field_validator("fallbacks", mode="before")
+    @classmethod
+    def _pairs(cls, value: object) -> object:
+        return parse_fallbacks(value) if isinstance(value, str) else value
 
     @field_validator("log_level", "log_format", mode="before")
     @classmethod
@@ -261,6 +272,27 @@ def normalise_database_url(text: str) -> str:
             query.setdefault("ssl", query.pop("sslmode"))
             query.pop("sslmode", None)
     return url.set(drivername=driver, query=query).render_as_string(hide_password=False)
+
+
+def parse_fallbacks(text: str) -> dict[str, tuple[str, str | None]]:
+    """Who follows whom, from "openai=demo, other=demo:darkroom-1".
+
+    Raises:
+        ValueError: Says what is wrong with which part.
+
+    """
+    found: dict[str, tuple[str, str | None]] = {}
+    for part in filter(None, map(str.strip, text.split(","))):
+        name, _, maker = map(str.strip, part.partition("="))
+        provider, _, model = map(str.strip, maker.partition(":"))
+        if not name or not provider:
+            raise ValueError(f"{part!r} must be PROVIDER=PROVIDER or PROVIDER=PROVIDER:MODEL, as in openai=demo")
+        if name in found:
+            raise ValueError(f"{name} is followed by two; to ask a third let the second be followed by it")
+        if name == provider:
+            raise ValueError(f"{name} cannot stand in for itself")
+        found[name] = (provider, model or None)
+    return found
 
 
 def is_loopback(host: str) -> bool:

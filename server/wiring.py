@@ -21,11 +21,13 @@ from crdt.rooms import RoomLimits, Rooms
 from crdt.store import SqlStore
 from crdt.transactions import Transactions
 from jobs.actor import Actor
+from jobs.fallback import Maker
 from jobs.images import ImageWorkshop
 from jobs.liveness import Liveness, WorkerIdentity
 from jobs.progress import Reporter, Send
 from jobs.projector import Projector
 from jobs.runs import Runs
+from jobs.spending import Spending
 from jobs.storage import DiskStore
 from jobs.worker import Pace, Worker
 from providers.base import ImageProvider
@@ -36,6 +38,7 @@ from providers.openai import OpenAIProvider
 from providers.registry import Registry
 from server.accounts import RunAccounts
 from server.closings import Closings
+from server.control import Control
 from server.crowd import Crowd
 from server.errors import BadSettings, StartupError
 from server.metrics import Metrics
@@ -125,7 +128,7 @@ async def start(
         actor = Actor(runs, registry, workshop, images, Reporter(_report(rooms, signals)), fetch, me.id)
         worker = Worker(_queue(settings, process_id), runs, actor, liveness=Liveness(engine, me), pace=_PACE)
         catalog = Catalog(engine, store)
-        orders = Orders(catalog, rooms, runs, registry, worker, metrics)
+        orders = Orders(catalog, rooms, runs, registry, worker, metrics, follows=_follows(settings, registry))
         projector = Projector(rooms, runs, orders.ask, workshop, images, vouched=settings.secret is not None)
         rooms.listener = projector
         await rooms.start()
@@ -152,6 +155,8 @@ async def start(
             images_folder=images_folder,
             worker=worker,
             orders=orders,
+            control=Control(runs, worker),
+            spending=Spending(engine, transactions=transactions),
             signals=signals,
             metrics=metrics,
             origins=Origins(settings.public_url, settings.cors_origins, tokens=settings.secret is not None),
@@ -180,6 +185,20 @@ def make_registry(settings: Settings, more: Sequence[ImageProvider] = ()) -> Reg
         return Registry([*paid, demo, *more], settings.default_provider, settings.default_model)
     except ImageMakingError as error:
         raise BadSettings(f"DEFAULT_PROVIDER, DEFAULT_MODEL: {error}") from error
+
+
+def _follows(settings: Settings, registry: Registry) -> Mapping[str, Maker]:
+    """Who is asked when a provider cannot.
+
+    Raises:
+        BadSettings: One of them is not configured.
+
+    """
+    try:
+        follows = {registry.get(name).name: registry.resolve(*maker) for name, maker in settings.fallbacks.items()}
+    except ImageMakingError as error:
+        raise BadSettings(f"DARKROOM_FALLBACKS: {error}") from error
+    return {name: (provider.name, model.id) for name, (provider, model) in follows.items()}
 
 
 def _prepare_folder(data: Path, images: Path) -> None:

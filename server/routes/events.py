@@ -28,6 +28,7 @@ _RETRY_MS: Final = 2_000
 _STATUS_AFTER: Final[Mapping[str, Status]] = {
     "requested": Status.PENDING,
     "completed": Status.COMPLETED,
+    "restored": Status.COMPLETED,
     "failed": Status.FAILED,
     "cancelled": Status.CANCELLED,
 }

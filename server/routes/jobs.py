@@ -9,14 +9,16 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from jobs.errors import RunNotFound
+from jobs.requests import key_in_batch
+from jobs.restoring import RESTORE
 from jobs.run import Run
 from server.access import caller_of
 from server.door import BATCH_LIMIT_BYTES, check, idempotency_key_of, read_body, read_json
 from server.errors import Forbidden, InBatch
-from server.models import BatchRequest, ByBody, StartImageJobRequest
+from server.models import BatchRequest, ByBody, RetryBody, StartImageJobRequest
 from server.operations import Answer, Operation
 from server.orders import Order
-from server.records import BatchAccepted, ImageJobRecord, JobAccepted, accepted_record, job_record
+from server.records import BatchAccepted, ImageJobRecord, JobAccepted, accepted_record, bill_record, job_record
 from server.routes.runs import order_options, person
 from server.services import services_of
 
@@ -46,7 +48,7 @@ async def _generate_batch(request: Request, body: BatchRequest, key: str | None)
     # The same key makes the same batch again, so a repeated request finds the jobs it made.
     batch_id = uuid.uuid4().hex if key is None else hashlib.sha256(f"batch:{key}".encode()).hexdigest()[:32]
     orders = [
-        _order(request, start, None if key is None else f"{key}:{index}", batch_id)
+        _order(request, start, None if key is None else key_in_batch(key, index), batch_id)
         for index, start in enumerate(body.requests)
     ]
     runs = await services_of(request).orders.start_batch(orders)
@@ -54,8 +56,13 @@ async def _generate_batch(request: Request, body: BatchRequest, key: str | None)
 
 
 async def read_job(request: Request) -> Response:
-    """Read a job."""
-    return JSONResponse(job_record(await run_of(request)))
+    """Read a job, with its bills and what came of it."""
+    run = await run_of(request)
+    services = services_of(request)
+    bills = [bill_record(bill) for bill in await services.spending.bills(run.id) if bill.source != "free"]
+    retries = [child.id for child in await services.runs.children(run) if child.kind != RESTORE]
+    more = ({"bills": bills} if bills else {}) | ({"retriedAs": retries} if retries else {})
+    return JSONResponse(job_record(run) | more)
 
 
 async def cancel_job(request: Request) -> Response:
@@ -69,8 +76,9 @@ async def retry_job(request: Request) -> Response:
     """Start a new job that asks for the same as one that has ended."""
     job_id = (await run_of(request)).id
     key = idempotency_key_of(request)
-    body = await read_body(request, ByBody)
-    requested = await services_of(request).orders.retry(job_id, person(request, body.by), key)
+    body = await read_body(request, RetryBody)
+    changes = Order("", "", idempotency_key=key, **order_options(request, body))
+    requested = await services_of(request).orders.retry(job_id, changes)
     headers = {"Location": f"/api/images/jobs/{requested.run.id}"}
     return JSONResponse(job_record(requested.run), 201 if requested.created else 200, headers)
 
@@ -114,7 +122,7 @@ OPERATIONS = (
         "jobs",
         {202: Answer("It will be worked on.", Accepted)},
         bodies=(StartImageJobRequest, BatchRequest),
-        problems=(404, 409),
+        problems=(402, 404, 409),
         idempotent=True,
     ),
     Operation(
@@ -140,11 +148,11 @@ OPERATIONS = (
         "POST",
         f"{_JOB}/retry",
         retry_job,
-        "Ask again for what an ended job was asked for",
+        "Ask again for what an ended job was asked for, the same or changed",
         "jobs",
         {201: Answer("A new job.", ImageJobRecord), 200: Answer("An equal request made it before.", ImageJobRecord)},
-        bodies=(ByBody,),
-        problems=(404, 409),
+        bodies=(RetryBody,),
+        problems=(402, 404, 409),
         idempotent=True,
     ),
 )

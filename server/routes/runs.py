@@ -9,7 +9,7 @@ from starlette.responses import JSONResponse, Response
 from jobs.requests import UNSET
 from server.access import caller_of
 from server.door import idempotency_key_of, node_id_of, read_body, read_query, workflow_id_of
-from server.models import LimitQuery, Person, RunBody, RunOptions
+from server.models import ByBody, HistoryQuery, Person, RetryBody, RunBody, RunOptions
 from server.operations import Answer, Operation
 from server.orders import Order
 from server.records import ImageJobRecord, RunList, job_record
@@ -32,24 +32,39 @@ async def create_run(request: Request) -> Response:
 async def list_runs(request: Request) -> Response:
     """List the runs of a node, newest first."""
     workflow_id, node_id = workflow_id_of(request), node_id_of(request)
-    query = read_query(request, LimitQuery)
+    query = read_query(request, HistoryQuery)
     services = services_of(request)
     await services.require(workflow_id)
-    runs = await services.runs.history(workflow_id, node_id, query.limit)
-    return JSONResponse({"runs": [job_record(run) for run in runs]})
+    found = await services.runs.history(workflow_id, node_id, query.limit + 1, query.before)
+    runs = found[: query.limit]
+    more = {"next": str(runs[-1].ordinal)} if len(found) > len(runs) else {}
+    return JSONResponse({"runs": [job_record(run) for run in runs], **more})
 
 
-def order_options(request: Request, body: RunOptions) -> dict[str, Any]:
-    """The fields of an `Order` that every request for a picture may give."""
-    return {
+async def use_run(request: Request) -> Response:
+    """Have a node show again what an earlier job made."""
+    workflow_id, node_id = workflow_id_of(request), node_id_of(request)
+    body = await read_body(request, ByBody)
+    run_id: str = request.path_params["run_id"]
+    used = await services_of(request).orders.use(workflow_id, node_id, run_id[:140], person(request, body.by))
+    headers = {"Location": f"/api/images/jobs/{used.run.id}"}
+    return JSONResponse(job_record(used.run), 201 if used.created else 200, headers)
+
+
+def order_options(request: Request, body: RetryBody) -> dict[str, Any]:
+    """The fields of an `Order` that a request for a picture may give."""
+    fallbacks = body.fallbacks
+    given: dict[str, Any] = {
         "after": body.after if "after" in body.model_fields_set else UNSET,
         "spec": body.prompt_spec.given() if body.prompt_spec else {},
         "provider": body.provider,
         "model": body.model,
         "by": person(request, body.by),
-        "metadata": body.metadata or {},
-        "webhook_url": body.webhook_url,
+        "fallbacks": None if fallbacks is None else [(maker.provider, maker.model) for maker in fallbacks],
     }
+    if isinstance(body, RunOptions):
+        given |= {"metadata": body.metadata or {}, "webhook_url": body.webhook_url}
+    return given
 
 
 def person(request: Request, by: Person | None) -> Mapping[str, str]:
@@ -70,7 +85,7 @@ OPERATIONS = (
         "jobs",
         {201: Answer("A new job.", ImageJobRecord), 200: Answer("An equal request made it before.", ImageJobRecord)},
         bodies=(RunBody,),
-        problems=(404, 409),
+        problems=(402, 404, 409),
         idempotent=True,
     ),
     Operation(
@@ -80,7 +95,20 @@ OPERATIONS = (
         "List the jobs of a node, newest first",
         "jobs",
         {200: Answer("The jobs.", RunList)},
-        query=LimitQuery,
+        query=HistoryQuery,
         problems=(404, 422),
+    ),
+    Operation(
+        "POST",
+        f"{_RUNS}/{{run_id}}/use",
+        use_run,
+        "Have a node show again what an earlier job made, at no cost",
+        "jobs",
+        {
+            201: Answer("A completed job with the earlier pictures.", ImageJobRecord),
+            200: Answer("The node shows them already.", ImageJobRecord),
+        },
+        bodies=(ByBody,),
+        problems=(404, 409),
     ),
 )

@@ -2,7 +2,7 @@
 
 import asyncio
 import datetime as dt
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -332,8 +332,9 @@ async def studio(engine: AsyncEngine, root: Path, provider: FakeProvider, **opti
     store = options.pop("store", None) or DiskStore(root / "pictures", "http://test")
     fetch = options.pop("fetch", no_fetch)
     policy = options.pop("policy", None) or RetryPolicy()
+    more: Sequence[FakeProvider] = options.pop("more", ())
     options = {"sleep": slept, "jitter": lambda: 0.5, **options}
-    registry = Registry([provider], None, None)
+    registry = Registry([provider, *more], provider.name, None)
     async with ImageWorkshop() as workshop:
         actor = Actor(runs, registry, workshop, store, reports, fetch, me.id, policy, **options)
         yield Studio(engine, runs, hints, provider, store, reports, slept, actor, me)

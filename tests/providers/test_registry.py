@@ -88,6 +88,7 @@ def test_a_client_learns_everything_it_needs_for_a_choice(registry: Registry) ->
                 "supports": ["edit", "n", "negative_prompt", "previews", "seed"],
                 "maxN": 4,
                 "estimateUsd": 0.0,
+                "pricedOn": None,
             }
         ],
     }
