@@ -410,6 +410,16 @@ class Room:
     def _weigh(self) -> int:
         return len(self.state())
 
+    def require_space(self, size: int) -> None:
+        """Check that so many bytes more may be written.
+
+        Raises:
+            DocumentFull: The document would be larger than it may be.
+
+        """
+        if not self.weight.fits(size, self._loop.time(), self._weigh):
+            raise DocumentFull
+
     @contextmanager
     def transact(self) -> Iterator[CanvasDoc]:
         """One server write: what happens inside is one transaction, told to every peer and stored.

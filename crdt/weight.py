@@ -35,15 +35,20 @@ class Weight:
 
         """
         size = len(update)
-        if self.bytes + size > self._limit and update[:1] != b"\x00":
-            if now - self._weighed_at < _WEIGH_EVERY_S:
-                return False
-            self._weighed_at = now
-            self.bytes = weigh()
-            if self.bytes + size > self._limit:
-                return False
+        if update[:1] != b"\x00" and not self.fits(size, now, weigh):
+            return False
         self.bytes += size
         return True
+
+    def fits(self, size: int, now: float, weigh: Callable[[], int]) -> bool:
+        """Whether so many bytes more may be added; see `takes`."""
+        if self.bytes + size <= self._limit:
+            return True
+        if now - self._weighed_at < _WEIGH_EVERY_S:
+            return False
+        self._weighed_at = now
+        self.bytes = weigh()
+        return self.bytes + size <= self._limit
 
     def add(self, size: int) -> None:
         """Count what was applied without asking."""

@@ -51,11 +51,12 @@ from jobs.state import (
     Stage,
     StageEntered,
     Status,
+    StoredImage,
 )
 from jobs.storage import ImageStore
 from jobs.trouble import log_trouble
 from providers import base
-from providers.base import Finished, ImageProvider, ImageRequest, Progress, PromptSpec, Waiting
+from providers.base import Finished, ImageProvider, ImageRequest, ImageResult, Progress, PromptSpec, Waiting
 from providers.errors import (
     ErrorClass,
     ErrorKind,
@@ -371,20 +372,36 @@ class Actor:
         attempt.answer = replace(answer, cost=cost)
         if not answer.images:
             raise BadImage("it holds no picture")
-        stored = []
+        stored: list[StoredImage] = []
+        lost: list[BadImage | ProviderError] = []
         for index, result in enumerate(answer.images):
-            with self._gallery.scratch() as path:
-                work = self._gallery.fetched(result, path)
-                data = await (self._lasting(attempt, Stage.DOWNLOADING, work) if result.url else work)
-                prepared = await self._lasting(attempt, Stage.PROCESSING, self._gallery.prepare(data))
-                place = self._gallery.place(attempt.run, index, prepared.picture, result.seed)
-                attempt.stored_keys += [place.key, place.thumbnail_key]
-                upload = self._gallery.store(place, data, prepared.thumbnail)
-                await self._lasting(attempt, Stage.UPLOADING, upload)
-            stored.append(place)
-        await self._record(attempt, Completed(tuple(stored), cost, answer.adapted))
+            try:
+                stored.append(await self._keep(attempt, index, result))
+            except (BadImage, ProviderError) as error:
+                if isinstance(error, ProviderError) and self._tries_left(attempt, error):
+                    raise
+                lost.append(error)
+        if not stored:
+            raise lost[0]
+        told = tuple(f"{len(lost)} of {len(answer.images)} pictures could not be used: {error}" for error in lost[:1])
+        await self._record(attempt, Completed(tuple(stored), cost, (*answer.adapted, *told)))
         self._log("run_completed", attempt)
         await self._end(attempt)
+
+    async def _keep(self, attempt: _Attempt, index: int, result: ImageResult) -> StoredImage:
+        """Fetch, check and store one picture of the answer."""
+        with self._gallery.scratch() as path:
+            work = self._gallery.fetched(result, path)
+            data = await (self._lasting(attempt, Stage.DOWNLOADING, work) if result.url else work)
+            prepared = await self._lasting(attempt, Stage.PROCESSING, self._gallery.prepare(data))
+            place = self._gallery.place(attempt.run, index, prepared.picture, result.seed)
+            attempt.stored_keys += [place.key, place.thumbnail_key]
+            upload = self._gallery.store(place, data, prepared.thumbnail)
+            await self._lasting(attempt, Stage.UPLOADING, upload)
+        return place
+
+    def _tries_left(self, attempt: _Attempt, error: ProviderError) -> bool:
+        return isinstance(rules.decide(error, attempt.run.failures + 1, self.policy, 0.0), Retry)
 
     async def _failed_attempt(self, attempt: _Attempt, error: ProviderError, code: str | None = None) -> Next:
         if error.error_class is ErrorClass.RATE_LIMIT and attempt.run.remote_id is None:

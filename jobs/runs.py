@@ -1,6 +1,6 @@
 """The only writer of runs and their events: one transaction for each event, then one hint.
 
-Locks are taken in the order run, then node; a request takes its node only. No two of them can wait for each other.
+Locks are taken in the order run, node, budget; a request takes no run. No two of them can wait for each other.
 """
 
 import datetime as dt

@@ -9,6 +9,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from crdt.database import insert_into, read_only
+from crdt.transactions import Transactions
 from jobs.budgets import Budget, Period, Scope, Used, budget_from_row, used_of
 from jobs.ledger import AMBIGUOUS
 from jobs.reading import utcnow
@@ -77,11 +78,18 @@ class Spending:
     Args:
         engine: From `crdt.database.create_engine`.
         clock: The time, aware UTC.
+        transactions: Shared with whoever else writes in this process.
 
     """
 
-    def __init__(self, engine: AsyncEngine, clock: Callable[[], dt.datetime] = utcnow) -> None:
+    def __init__(
+        self,
+        engine: AsyncEngine,
+        clock: Callable[[], dt.datetime] = utcnow,
+        transactions: Transactions | None = None,
+    ) -> None:
         self._engine = engine
+        self._transactions = transactions or Transactions(engine)
         self._reading = read_only(engine)
         self._clock = clock
 
@@ -119,25 +127,27 @@ class Spending:
         now = self._clock()
         async with self._reading.connect() as connection:
             found = [budget_from_row(row) for row in await connection.execute(query)]
-            return [(budget, await connection.run_sync(used_of, budget, now)) for budget in found]
+            return await connection.run_sync(lambda sync: [(budget, used_of(sync, budget, now)) for budget in found])
 
     async def limit(self, budget: Budget) -> Used:
         """Commit a budget, in place of the one there was; what is used of it already."""
         values = {"limit_usd_micros": budget.limit_usd_micros, "by": budget.by, "updated_at": self._clock()}
         row = {"scope": budget.scope.value, "key": budget.key, "period": budget.period.value, **values}
         insert = insert_into(self._engine.dialect.name, budgets).values(**row)
-        async with self._engine.begin() as connection:
-            await connection.execute(
-                insert.on_conflict_do_update(index_elements=["scope", "key", "period"], set_=values)
-            )
-            return await connection.run_sync(used_of, budget, self._clock())
+        insert = insert.on_conflict_do_update(index_elements=["scope", "key", "period"], set_=values)
+        now = self._clock()
+
+        def write(connection: sa.Connection) -> Used:
+            connection.execute(insert)
+            return used_of(connection, budget, now)
+
+        return await self._transactions.run(write)
 
     async def unlimit(self, scope: Scope, key: str, period: Period) -> bool:
         """Commit that there is no such budget; whether there was."""
         mine = (budgets.c.scope == scope.value, budgets.c.key == key, budgets.c.period == period.value)
-        async with self._engine.begin() as connection:
-            gone = await connection.execute(sa.delete(budgets).where(*mine).returning(budgets.c.scope))
-            return gone.first() is not None
+        delete = sa.delete(budgets).where(*mine).returning(budgets.c.scope)
+        return await self._transactions.run(lambda connection: connection.execute(delete).first() is not None)
 
     @staticmethod
     async def _reserved(connection: AsyncConnection, question: Question) -> int:

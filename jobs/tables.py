@@ -83,6 +83,18 @@ runs = sa.Table(
     sa.Index("ix_runs_user_id_created_at", "user_id", "created_at"),
     sa.Index("ix_runs_provider_remote_id", "provider", "remote_id"),
     sa.Index("ix_runs_status_admitted_at", "status", "admitted_at"),
+    # The list of everything, and what budgets have held back: read from the index alone, which holds few rows.
+    sa.Index("ix_runs_created_at_id", "created_at", "id"),
+    sa.Index(
+        "ix_runs_reserved",
+        "reserved_usd_micros",
+        "provider",
+        "user_id",
+        "subject_id",
+        "id",
+        sqlite_where=sa.text("reserved_usd_micros > 0"),
+        postgresql_where=sa.text("reserved_usd_micros > 0"),
+    ),
 )
 
 run_events = sa.Table(
@@ -183,10 +195,12 @@ run_costs = sa.Table(
     sa.Column("usd_micros", sa.BigInteger, nullable=False),
     sa.Column("source", sa.String(16), nullable=False),
     sa.Column("detail", JSON, nullable=False),
-    sa.Column("billed_at", UtcDateTime, nullable=False, index=True),
-    sa.Index("ix_run_costs_workflow_id_billed_at", "workflow_id", "billed_at"),
-    sa.Index("ix_run_costs_user_id_billed_at", "user_id", "billed_at"),
-    sa.Index("ix_run_costs_provider_billed_at", "provider", "billed_at"),
+    sa.Column("billed_at", UtcDateTime, nullable=False),
+    # With the amount: budgets sum up what they hold without a look at the rows.
+    sa.Index("ix_run_costs_spent", "billed_at", "usd_micros"),
+    sa.Index("ix_run_costs_workflow_id_spent", "workflow_id", "billed_at", "usd_micros"),
+    sa.Index("ix_run_costs_user_id_spent", "user_id", "billed_at", "usd_micros"),
+    sa.Index("ix_run_costs_provider_spent", "provider", "billed_at", "usd_micros"),
 )
 
 budgets = sa.Table(

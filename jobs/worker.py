@@ -29,6 +29,8 @@ SETTLED_S: Final = 5.0
 """Runs touched more recently are left to whoever touched them."""
 SCHEDULING_S: Final = 0.5
 """How exactly jobs that were put off come back (seconds); nothing people wait for goes this way."""
+MAX_UNTOLD: Final = 100
+"""Runs whose makers a stop would still tell of their cancel."""
 LIMIT_S: Final = 20.0
 """Time one look at the database may take: behind a black hole it never answers."""
 
@@ -108,6 +110,8 @@ class Worker:
         self._again: set[str] = set()
         self.swept = asyncio.Event()
         """Set once the first sweep has found what others left behind."""
+        # Cancelled here, and their makers not told yet as far as we know.
+        self._untold: dict[str, None] = {}
         self._stack = AsyncExitStack()
         self._stopping = False
         self._doubt = asyncio.Event()
@@ -132,9 +136,13 @@ class Worker:
 
     async def cancel(self, run_id: str) -> bool:
         """Stop the job of a run whose cancel is committed; see `JobQueue.cancel`."""
+        self._untold[run_id] = None
+        if len(self._untold) > MAX_UNTOLD:
+            del self._untold[next(iter(self._untold))]
         taken = await self.queue.cancel(run_id)
         hold = self._held.get(run_id)
-        if not taken and hold is not None:
+        if hold is not None and (self._stopping or not taken):
+            # A stop takes no more from the queue, cancels included.
             hold.task.cancel()
         # Its place is free.
         self._dispatcher.poke()
@@ -247,6 +255,7 @@ class Worker:
         return Next(after.when if isinstance(after, Later) else None)
 
     async def _abandon(self, run_id: str) -> None:
+        self._untold.pop(run_id, None)
         await self._actor.abandon(run_id)
 
     async def _work_forever(self) -> None:
@@ -297,10 +306,21 @@ class Worker:
         """Docket ends on a cancel once its jobs have ended: they are given time, then cancelled, and record that."""
         logger.info("stopping", extra={"action": "worker_stopping", "runs": len(self._held)})
         self._work.cancel()
+        for run_id in self._untold.keys() & self._held.keys():
+            self._held[run_id].task.cancel()
         await asyncio.wait([self._work], timeout=self._pace.grace_s)
         for hold in tuple(self._held.values()):
             hold.task.cancel()
         await asyncio.wait([self._work], timeout=self._pace.grace_s)
+        await self._tell_the_rest()
+
+    async def _tell_the_rest(self) -> None:
+        """Tell makers of what was cancelled just before the stop: a queue in memory ends with the process."""
+        try:
+            async with asyncio.timeout(self._pace.grace_s):
+                await asyncio.gather(*map(self._abandon, tuple(self._untold)))
+        except Exception as error:  # noqa: BLE001 - the runs have ended; their makers may do what they like
+            log_trouble(logger, "makers_not_told", error)
 
     async def _retire(self, liveness: Liveness) -> None:
         try:

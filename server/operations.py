@@ -1,18 +1,23 @@
 """The route table: what each address does, said once for the router and for the OpenAPI document."""
 
+import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Final, TypeAlias
+from urllib.parse import unquote
 
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
+from starlette.routing import Match, Route
 from starlette.types import Receive, Scope, Send
 
 from server.access import Access, Caller, Role
 from server.errors import Forbidden, Unauthenticated
+
+_WITH_IDS: Final = b"/api/workflows/"
+_SLASH: Final = "\udc2f"
 
 Endpoint: TypeAlias = Callable[[Request], Awaitable[Response]]
 Door: TypeAlias = Callable[[Request, Unauthenticated | Forbidden], Awaitable[Response]]
@@ -71,7 +76,23 @@ def build_routes(operations: Sequence[Operation]) -> list[Route]:
     by_path: dict[str, dict[str, Operation]] = {}
     for operation in operations:
         by_path.setdefault(operation.path, {})[operation.method] = operation
-    return [Route(path, _Dispatch(methods)) for path, methods in by_path.items()]
+    return [_Address(path, _Dispatch(methods)) for path, methods in by_path.items()]
+
+
+class _Address(Route):
+    """A route whose parameters may hold a slash, sent as %2F: nodes and edges have the ids that people give them."""
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        """Match the address as it was sent: decoded, it would have one part more."""
+        raw: bytes = scope.get("raw_path") or b""
+        if not raw.startswith(_WITH_IDS) or b"%2f" not in raw.lower():
+            return super().matches(scope)
+        # A lone surrogate stands for the slash meanwhile: nothing that was sent decodes to one.
+        path = _SLASH.join(map(unquote, re.split("%2[fF]", raw.decode("latin-1"))))
+        match, found = super().matches({**scope, "path": path})
+        parameters = found.get("path_params", {})
+        named = {name: value.replace(_SLASH, "/") for name, value in parameters.items()}
+        return match, {**found, "path_params": named} if found else found
 
 
 class _Dispatch:

@@ -12,6 +12,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from crdt.errors import (
+    DocumentFull,
     EdgeExists,
     EdgeNotFound,
     InvalidNode,
@@ -179,6 +180,7 @@ TABLE: Final[Mapping[type[Exception], Callable[[Any], Problem]]] = {
     ),
     TooManyStreams: lambda e: Problem("too-many-streams", 503, str(e), headers={"Retry-After": _RETRY_AFTER_S}),
     Unready: lambda e: Problem("unready", 503, str(e), extra={"checks": e.checks}),
+    DocumentFull: lambda e: Problem("document-full", 413, f"{str(e)[0].upper()}{str(e)[1:]}."),
     InvalidRoomId: lambda e: _field("workflow-not-found", "workflowId", str(e), 404),
     RoomUnavailable: lambda e: Problem("unavailable", 503, str(e), headers={"Retry-After": _RETRY_AFTER_S}),
     InvalidNode: lambda e: _field("invalid-request", e.field, e.message),

@@ -1,6 +1,7 @@
 """What the routes work with; made by `server.wiring`."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -95,16 +96,23 @@ class Services:
             raise WorkflowNotFound(workflow_id)
 
     @asynccontextmanager
-    async def edit(self, workflow_id: str) -> AsyncIterator[CanvasDoc]:
+    async def edit(self, workflow_id: str, adds: Json = None) -> AsyncIterator[CanvasDoc]:
         """One edit of a workflow's document; nothing may wait inside. It is in SQL when this returns.
+
+        Args:
+            workflow_id: Whose document.
+            adds: What is to be written, None where something is only taken away.
 
         Raises:
             WorkflowNotFound: There is no such workflow.
+            DocumentFull: With it the document would be larger than it may be.
             RoomUnavailable: The edit is in the document, but the database does not take it now.
 
         """
         await self.require(workflow_id)
         async with self.rooms.use(workflow_id) as room:
+            if adds is not None:
+                room.require_space(weight_of(adds))
             with room.transact() as doc:
                 yield doc
             await self._flush(room)
@@ -137,6 +145,11 @@ class Services:
             raise RoomUnavailable(
                 room.id, "the database does not answer; the edit is kept and will be stored"
             ) from None
+
+
+def weight_of(value: Json) -> int:
+    """Bytes that a value takes in a document, about."""
+    return len(json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode(errors="replace"))
 
 
 def services_of(request: Request) -> Services:

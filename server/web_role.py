@@ -106,7 +106,7 @@ async def start_web(ground: Ground, *, works: bool) -> AsyncIterator[Running]:
             webhooks=webhooks,
             orders=orders,
             control=Control(runs, jobs),
-            spending=Spending(ground.engine),
+            spending=Spending(ground.engine, transactions=ground.transactions),
             signals=signals,
             news=news,
             metrics=metrics,

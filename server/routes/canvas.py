@@ -25,7 +25,7 @@ async def create_node(request: Request) -> Response:
     workflow_id = workflow_id_of(request)
     body = await read_body(request, NodeBody)
     node = {"id": f"node-{secrets.token_hex(8)}", **body.given()}
-    async with services_of(request).edit(workflow_id) as doc:
+    async with services_of(request).edit(workflow_id, node) as doc:
         added = canvas.add_node(doc, node)
     path = request.url.path
     return JSONResponse(added.to_json(), 201, {"Location": f"{path}/{added.id}"} if added.id.isalnum() else None)
@@ -46,7 +46,7 @@ async def update_node(request: Request) -> Response:
     workflow_id, node_id = workflow_id_of(request), node_id_of(request)
     patch = (await read_body(request, NodePatch)).given()
     kept, dropped = _split(patch)
-    async with services_of(request).edit(workflow_id) as doc:
+    async with services_of(request).edit(workflow_id, kept or None) as doc:
         canvas.update_node(doc, node_id, kept)
         _drop(canvas.nested_node(doc, node_id), dropped)
         changed = canvas.read_node(doc, node_id)
@@ -69,7 +69,7 @@ async def create_edge(request: Request) -> Response:
     workflow_id = workflow_id_of(request)
     body = await read_body(request, EdgeBody)
     edge = {"id": f"edge-{secrets.token_hex(8)}", **body.given()}
-    async with services_of(request).edit(workflow_id) as doc:
+    async with services_of(request).edit(workflow_id, edge) as doc:
         added = canvas.add_edge(doc, edge)
     return JSONResponse(canvas.edge_json(added), 201)
 
@@ -79,7 +79,7 @@ async def update_edge(request: Request) -> Response:
     workflow_id, edge_id = workflow_id_of(request), _edge_id_of(request)
     patch = (await read_body(request, EdgePatch)).given()
     kept, dropped = _split(patch)
-    async with services_of(request).edit(workflow_id) as doc:
+    async with services_of(request).edit(workflow_id, kept or None) as doc:
         canvas.update_edge(doc, edge_id, kept)
         _drop(canvas.edges_of(doc)[edge_id], dropped)
         changed = canvas.read_edge(doc, edge_id)

@@ -10,7 +10,7 @@ from starlette.responses import JSONResponse, Response
 
 from crdt import canvas
 from crdt.canvas import CanvasDoc
-from crdt.errors import EdgeExists, InvalidNode, NodeExists
+from crdt.errors import DocumentFull, EdgeExists, InvalidNode, NodeExists
 from crdt.json import Json
 from server.access import caller_of
 from server.door import read_body, read_query, workflow_id_of
@@ -18,7 +18,7 @@ from server.errors import FieldError, InvalidRequest
 from server.models import PageQuery, WorkflowBody, WorkflowPatch
 from server.operations import Answer, Operation
 from server.records import FlowRecord, TitleRecord, WorkflowList, iso, summary_record
-from server.services import Services, services_of
+from server.services import Services, services_of, weight_of
 
 _SCHEMA_VERSION = 1
 
@@ -70,9 +70,13 @@ async def make_workflow(
     edges: Sequence[Mapping[str, Json]] = (),
 ) -> str:
     """Store a new workflow, its nodes and edges rehearsed before; returns its id."""
+    adds: Json = [dict(part) for part in (*nodes, *edges)]
+    if weight_of(adds) > services.rooms.limits.max_document_bytes:
+        # Before there is a workflow: an empty one would be left.
+        raise DocumentFull
     workflow_id = await services.catalog.create_workflow(title)
     if title or nodes or edges:
-        async with services.edit(workflow_id) as doc:
+        async with services.edit(workflow_id, adds) as doc:
             created = int(dt.datetime.now(dt.UTC).timestamp() * 1000)
             _set_meta(
                 doc, {"schemaVersion": _SCHEMA_VERSION, "createdAt": created, **({"title": title} if title else {})}

@@ -144,7 +144,7 @@ async def test_a_maker_that_is_no_longer_configured_fails_the_run(sqlite_engine:
 async def test_an_answer_that_is_no_picture_fails_the_run_and_stores_nothing(
     sqlite_engine: AsyncEngine, tmp_path: Path, data: bytes
 ) -> None:
-    answer = Finished((ImageResult("image/png", data=png()), ImageResult("image/png", data=data)), Cost(5, "price"))
+    answer = Finished((ImageResult("image/png", data=data),) * 2, Cost(5, "price"))
     async with made(sqlite_engine, tmp_path, answer) as at:
         run = await at.go(await pending(at.runs))
         assert run.error is not None
@@ -525,3 +525,33 @@ async def test_no_table_holds_base64(sqlite_engine: AsyncEngine, tmp_path: Path)
         for row in await rows(sqlite_engine, table):
             assert "iVBORw0KGgo" not in str(row)
             assert "base64" not in str(row)
+
+
+async def test_pictures_that_are_good_are_kept_where_others_are_not(sqlite_engine: AsyncEngine, tmp_path: Path) -> None:
+    answer = finished(png(), b"no picture", png(colour=(1, 2, 3)), adapted=("Fake returned 3 of 4 pictures.",))
+    provider = FakeProvider([answer])
+    async with studio(sqlite_engine, tmp_path, provider) as made:
+        run = await made.go(await pending(made.runs, spec=PromptSpec("a fox", n=4)))
+        assert (run.status, len(run.images), len(made.files())) == (Status.COMPLETED, 2, 4)
+        told = run.payload["adapted"]
+        assert isinstance(told, list)
+        assert told[0] == "Fake returned 3 of 4 pictures."
+        assert str(told[1]).startswith("1 of 3 pictures could not be used: ")
+
+
+async def test_one_picture_that_cannot_be_fetched_is_tried_again_before_it_is_given_up(
+    sqlite_engine: AsyncEngine, tmp_path: Path
+) -> None:
+    async def fetch(url: str) -> ImageInput:
+        if url.endswith("gone"):
+            raise ProviderError("It cannot be reached.", ErrorClass.TEMPORARY)
+        return ImageInput(png(), "image/png")
+
+    urls = ("http://x/good", "http://x/gone")
+    answer = Finished(tuple(ImageResult("image/png", url=url) for url in urls), Cost(5, "price"))
+    provider = FakeProvider([answer])
+    async with studio(sqlite_engine, tmp_path, provider, fetch=fetch) as made:
+        run = await made.go(await pending(made.runs))
+        assert (run.status, len(run.images), len(provider.requests)) == (Status.COMPLETED, 1, 1)
+        assert run.payload["adapted"] == ["1 of 2 pictures could not be used: It cannot be reached."]
+        assert run.cost_usd_micros == 5

@@ -69,7 +69,9 @@ async def rows(api: Api) -> list[Any]:
 
 def path_of(operation: Operation, workflow_id: str = "w1") -> str:
     path = operation.path.replace("{workflow_id}", workflow_id)
-    return path.replace("{node_id}", "n1").replace("{edge_id}", "e1").replace("{job_id}", "j1")
+    for name in ("node", "edge", "job", "run", "batch"):
+        path = path.replace(f"{{{name}_id}}", f"{name}1")
+    return path
 
 
 def test_a_token_says_who_may_do_what_where() -> None:

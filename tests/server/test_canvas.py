@@ -1,9 +1,13 @@
+from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
 from crdt import canvas
+from server.settings import read_settings
 from tests.server.api import Api, fields, node
+from tests.server.conftest import running
 
 
 async def stored(api: Api, workflow_id: str) -> dict[str, Any]:
@@ -122,3 +126,48 @@ async def test_text_that_databases_refuse_is_mended(api: Api) -> None:
     )
     assert reply.status_code == 201
     assert reply.json()["data"] == {"label": "a\ufffdb?", "big": "123456789012345678901234567890"}
+
+
+async def test_ids_with_a_slash_are_addressed_with_it_encoded(api: Api) -> None:
+    odd = ["a/b", "a/runs", "%2F", "a//b/", "\u00fc/\U0001f98a"]
+    edges = [{"id": "e/1", "source": "a/b", "target": "a/runs"}]
+    nodes = [node(name, prompt="a fox") for name in [*odd, "a"]]
+    workflow_id = (await api.post("/api/workflows", {"nodes": nodes, "edges": edges})).json()["id"]
+    path = f"/api/workflows/{workflow_id}"
+    for name in odd:
+        address = f"{path}/nodes/{quote(name, safe='')}"
+        assert (await api.get(address)).json()["id"] == name
+        assert (await api.patch(address, {"data": {"mark": name}})).status_code == 200
+        made = await api.post(f"{address}/runs", {"promptSpec": {"size": "64x64"}})
+        assert (made.status_code, made.json()["nodeId"]) == (201, name)
+        assert [run["nodeId"] for run in (await api.get(f"{address}/runs")).json()["runs"]] == [name]
+        await api.finished(made.json()["jobId"])
+    assert (await api.patch(f"{path}/edges/e%2f1", {"label": "x"})).status_code == 200
+    assert (await api.delete(f"{path}/edges/e%2F1")).status_code == 204
+    assert (await api.delete(f"{path}/nodes/a%2Fb")).status_code == 204
+    left = {found["id"] for found in (await api.flow(workflow_id))["nodes"]}
+    assert left == {*odd[1:], "a"}
+    assert (await api.get(f"{path}/nodes/a/b")).status_code == 404
+    assert (await api.get("/api/workflows/..%2F..%2Fx")).status_code == 404
+
+
+async def test_a_document_that_is_full_takes_no_more_by_http_but_can_be_cleared(tmp_path: Path) -> None:
+    settings = read_settings(data=tmp_path / "data", demo_delay_s=0, max_document_bytes=64 * 1024)
+    large = "x" * 30_000
+    async with running(settings, tmp_path) as api:
+        whole = await api.post("/api/workflows", {"nodes": [node(f"n{n}", prompt=large) for n in range(3)]})
+        assert (whole.status_code, (await api.get("/api/workflows")).json()["workflows"]) == (413, [])
+        workflow_id = await api.workflow(node("a", prompt=large))
+        nodes = f"/api/workflows/{workflow_id}/nodes"
+        assert (await api.post(nodes, node("b", prompt=large))).status_code == 201
+        for reply in (
+            await api.post(nodes, node("c", prompt=large)),
+            await api.patch(f"{nodes}/a", {"data": {"more": large}}),
+            await api.post(f"/api/workflows/{workflow_id}/edges", {"source": "a", "target": "b", "data": {"x": large}}),
+        ):
+            assert (reply.status_code, reply.json()["type"].rpartition("/")[2]) == (413, "document-full")
+            assert "delete something" in reply.json()["detail"]
+        assert {found["id"] for found in (await api.flow(workflow_id))["nodes"]} == {"a", "b"}
+        assert (await api.patch(f"{nodes}/a", {"data": {"prompt": None}})).status_code == 200
+        assert (await api.delete(f"{nodes}/a")).status_code == 204
+        assert (await api.patch(f"{nodes}/b", {"data": {"mark": 1}})).status_code == 200
