@@ -217,6 +217,7 @@ class PauseBody(QueueScope):
         None, gt=0, le=_MAX_PAUSE_S, description="seconds until it ends by itself; left out: when it is resumed"
     )
     reason: str = Field("", max_length=500, description="shown to whoever looks at the queue")
+    by: Person | None = Field(None, description="who paused it; of a token its own name is shown")
 
 
 class MoveBody(Body):

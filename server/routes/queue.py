@@ -12,6 +12,7 @@ from server.models import MoveBody, PauseBody, QueueScope
 from server.operations import Answer, Operation
 from server.records import ImageJobRecord, QueueRecord, iso, job_record
 from server.routes.jobs import run_of
+from server.routes.runs import person
 from server.services import Services, services_of
 
 
@@ -24,8 +25,8 @@ async def pause_queue(request: Request) -> Response:
     """Let nothing new begin: of a provider, on a canvas, or at all. What is at work goes on."""
     body = await read_body(request, PauseBody)
     scope, key = await _scope(request, body)
-    person = caller_of(request).person() or {}
-    by = person.get("name") or person.get("id")
+    who = person(request, body.by)
+    by = who.get("name") or who.get("id")
     await services_of(request).queue.pause(scope, key, body.until_s, body.reason, by)
     return await _overview(request)
 

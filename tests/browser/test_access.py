@@ -78,6 +78,25 @@ async def test_who_may_only_look_is_offered_nothing_else(
     await expect(page.get_by_test_id("connection")).to_have_attribute("data-waiting", "0")
 
 
+async def test_who_may_only_look_sees_earlier_pictures_and_the_queue(
+    guarded: ServerProcess, workflow_id: str, new_page: Pages
+) -> None:
+    async with httpx2.AsyncClient(base_url=guarded.url, headers=bearer(token(name="Ada"))) as client:
+        asked = await client.post(f"/api/workflows/{workflow_id}/nodes/n1/runs", json={})
+        assert asked.status_code == 201
+    page = await new_page(f"{guarded.url}/w/{workflow_id}#token={token('viewer')}")
+    await shows(page, "completed")
+    await node(page).hover()
+    await node(page).get_by_role("button", name="Earlier pictures").click()
+    entry = page.get_by_test_id("entry")
+    await expect(entry).to_contain_text(re.compile("a fox.*Ada.*On the canvas", re.DOTALL))
+    await expect(page.get_by_test_id("history").get_by_role("button")).to_have_count(2)
+    await page.keyboard.press("Escape")
+    await page.keyboard.press("q")
+    await expect(page.get_by_test_id("queue-panel")).to_contain_text("Nothing is being made here now")
+    await expect(page.get_by_role("button", name=re.compile("Pause|Resume|Cancel"))).to_have_count(0)
+
+
 async def test_without_a_token_the_canvas_stays_closed_until_a_link_is_pasted(
     guarded: ServerProcess, workflow_id: str, new_page: Pages
 ) -> None:

@@ -54,6 +54,11 @@ async def test_a_paused_run_stays_pending_until_it_is_resumed(api: Api, scope: s
     assert (await api.finished(job["jobId"]))["status"] == "completed"
 
 
+async def test_without_tokens_a_pause_says_who_it_was_by_their_own_word(api: Api) -> None:
+    queue = await paused(api, all=True, by={"id": "a", "name": "Ada"})
+    assert queue["paused"][0]["by"] == "Ada"
+
+
 async def test_a_pause_ends_by_itself(api: Api) -> None:
     workflow_id = await api.workflow(node("n", prompt="a fox"))
     queue = await paused(api, provider="demo", untilS=0.2)

@@ -86,8 +86,8 @@ export class Api {
     await request('POST', '/api/queue/pause', { workflowId: this.#workflowId, by });
   }
 
-  async resume(by: By): Promise<void> {
-    await request('POST', '/api/queue/resume', { workflowId: this.#workflowId, by });
+  async resume(): Promise<void> {
+    await request('POST', '/api/queue/resume', { workflowId: this.#workflowId });
   }
 
   /** What the pictures of the canvas have cost so far, and what is held back for those in the making (US dollars). */

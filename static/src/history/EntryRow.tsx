@@ -1,3 +1,5 @@
+import type { MouseEvent } from 'react';
+
 import type { JobRecord } from '../api/records';
 import type { FlowNode } from '../binding/view';
 import { focusText } from '../canvas/useActions';
@@ -33,7 +35,7 @@ export function EntryRow({ entry, node, jobs }: EntryProps) {
   const cost = job.costUsd === null ? '' : job.costUsd === 0 ? 'Free' : dollars(job.costUsd);
   const facts = [modelName(offered, job.model), by, seconds(job)];
   return (
-    <li className="entry" data-status={job.status} data-shown={shown || undefined} data-testid="entry">
+    <li className="entry" tabIndex={-1} data-status={job.status} data-shown={shown || undefined} data-testid="entry">
       <Thumb job={job} node={node} jobs={jobs} at={at} />
       <div className="entry-words">
         <p className="entry-line times">
@@ -126,7 +128,14 @@ function Actions({ entry, node }: { entry: Entry; node: FlowNode }) {
     edits.writePrompt(node.id, job.prompt);
     focusText(node.id);
   };
-  const again = (): void => void steering.again(job.jobId);
+  // A button goes once it has done its work; whoever pressed it by the keyboard stays at its line.
+  const act =
+    (action: () => unknown) =>
+    (event: MouseEvent<HTMLButtonElement>): void => {
+      event.currentTarget.closest<HTMLElement>('.entry')?.focus({ preventScroll: true });
+      void action();
+    };
+  const again = act(() => steering.again(job.jobId));
   const other = job.prompt !== '' && job.prompt !== node.data.prompt;
   return (
     <div className="entry-actions">
@@ -135,7 +144,7 @@ function Actions({ entry, node }: { entry: Entry; node: FlowNode }) {
           word="Use this picture"
           look="outline"
           disabled={busy}
-          onClick={() => void steering.use(node.id, job.jobId)}
+          onClick={act(() => steering.use(node.id, job.jobId))}
         />
       )}
       {use && (

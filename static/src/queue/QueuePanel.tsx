@@ -30,7 +30,7 @@ export function QueuePanel() {
     void fitView({ nodes: [{ id: nodeId }], duration: 400, maxZoom: 1.25, padding: 0.4 });
   };
   return (
-    <section className="queue" data-testid="queue-panel">
+    <section className="queue" tabIndex={-1} data-testid="queue-panel">
       <header>
         <h2>In the making</h2>
         <p className="times">{countWords(list.length - waiting, waiting)}</p>

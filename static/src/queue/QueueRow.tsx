@@ -50,7 +50,11 @@ export function QueueRow({ work, onShow }: { work: Work; onShow: () => void }) {
           icon="close"
           aria-label={`Cancel: ${prompt.slice(0, 60)}`}
           disabled={cancelling}
-          onClick={() => void runs.cancel(work.nodeId)}
+          onClick={(event) => {
+            // The row goes with its button; the keyboard stays in the panel.
+            event.currentTarget.closest<HTMLElement>('.queue')?.focus({ preventScroll: true });
+            void runs.cancel(work.nodeId);
+          }}
         />
       )}
     </li>

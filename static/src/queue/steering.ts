@@ -61,8 +61,8 @@ export class Steering {
   }
 
   async resume(): Promise<void> {
-    await this.#act(async (by) => {
-      await this.#api.resume(by);
+    await this.#act(async () => {
+      await this.#api.resume();
       return 'Resumed.';
     });
     this.#queue.refresh();
