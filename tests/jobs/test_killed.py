@@ -82,7 +82,7 @@ async def test_a_worker_frozen_past_its_lease_records_nothing_when_it_goes_on(
     options = {"name": "darkroom-killed", "pace": pace, "runs": runs, "hints": hints}
     async with process(database_url, redis_url, tmp_path) as frozen:
         frozen.send_signal(signal.SIGSTOP)
-        async with asyncio.timeout(10), workplace(engine, tmp_path, provider, redis_url, **options) as (at, _):
+        async with asyncio.timeout(10), workplace(engine, tmp_path, provider, redis_url, **options):
             await provider.submitted.wait()
             (tmp_path / "go").touch()
             frozen.send_signal(signal.SIGCONT)
