@@ -1,5 +1,6 @@
 """Cursors cross from one process to another, and go with whoever they belong to."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -62,6 +63,7 @@ async def test_many_moves_are_few_frames_and_the_last_one_arrives(sqlite_engine:
         for clock in range(1, 400):
             a.receive(here.peer, awareness(77, clock, f'{{"cursor":{clock}}}'))
             a.flush()
+            await asyncio.sleep(0)  # A turn of the loop for each, as on a wire.
         await eventually(lambda: states(b) == {77: '{"cursor":399}'})
         assert sum(frame.kind is Kind.PRESENCE for frame in frames) <= 2
 

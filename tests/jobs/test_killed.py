@@ -71,21 +71,27 @@ async def test_a_worker_frozen_past_its_lease_records_nothing_when_it_goes_on(
 ) -> None:
     run = await pending(Runs(engine, hint=Hints()))
     pace = Pace(check_s=0.02, trouble_s=0.05, redelivery_s=0.3)
-    hints = Hints()
+    hints, go = Hints(), asyncio.Event()
+
+    async def call(*_: object) -> Finished:
+        await go.wait()
+        return finished()
+
+    provider = FakeProvider([call])
     runs = Runs(engine, hint=hints, lease_s=0.3)
     options = {"name": "darkroom-killed", "pace": pace, "runs": runs, "hints": hints}
     async with process(database_url, redis_url, tmp_path) as frozen:
         frozen.send_signal(signal.SIGSTOP)
-        async with asyncio.timeout(10), workplace(engine, tmp_path, FakeProvider(), redis_url, **options) as (at, _):
-            done = await hints.ended(at.runs, run.id)
-            files = at.files()
+        async with asyncio.timeout(10), workplace(engine, tmp_path, provider, redis_url, **options):
+            await provider.submitted.wait()
             (tmp_path / "go").touch()
             frozen.send_signal(signal.SIGCONT)
             assert frozen.stdout is not None
             assert await frozen.stdout.readline() == b"done\n"
-        assert len(at.provider.requests) == 1
-        assert at.files() == files
-    assert await at.runs.get(run.id) == done
+            assert (await runs.get(run.id)).status is Status.RUNNING
+            go.set()
+            done = await hints.ended(runs, run.id)
+    assert (done.status, done.attempt) == (Status.COMPLETED, 2)
     assert await image_count(engine, run.id) == 1
     assert await event_kinds(engine, run.id) == ["requested", "started", "started", "completed"]
 
