@@ -69,6 +69,7 @@ class Rhythm:
         tick_s: At least so often while anything waits.
         rest: After a look that left runs waiting it rests so many times as long as the look took: what a look costs
             grows with the number of lines, and this bounds the part of a core they may take.
+        longest_rest_s: No rest is longer.
         forget_s: Between two deletions of what nobody looks back at.
         trouble_s: After a failure.
 
@@ -76,6 +77,7 @@ class Rhythm:
 
     tick_s: float = 1.0
     rest: float = 4.0
+    longest_rest_s: float = 0.5
     forget_s: float = 15.0
     trouble_s: float = 0.5
 
@@ -176,7 +178,7 @@ class Dispatcher:
             self.poke(dt.datetime.now(dt.UTC) + (seen.next_at - seen.now))
         self._left = seen.left
         if seen.left:
-            self._not_before = ended + min((ended - began) * self._rhythm.rest, self._rhythm.tick_s)
+            self._not_before = ended + min((ended - began) * self._rhythm.rest, self._rhythm.longest_rest_s)
         granted = seen.granted
         await self._hand_over(granted)
         return len(granted)

@@ -25,7 +25,6 @@ from jobs.tables import runs as runs_table
 from providers.base import Accepted, Finished, PromptSpec
 from providers.errors import ErrorClass, ProviderError
 from tests.jobs.builders import (
-    START,
     WORKFLOW,
     FakeProvider,
     Hints,
@@ -42,6 +41,7 @@ from tests.jobs.builders import (
 from tests.jobs.test_limits import busiest
 
 MEMORY = "memory://"
+LONG_AGO = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
 
 
 @dataclass
@@ -315,7 +315,7 @@ async def test_a_run_its_maker_works_on_keeps_its_place_there_but_no_place_at_a_
         await studio.hints.reached(studio.runs, waits[0].id, lambda run: run.remote_id is not None)
 
 
-@pytest.mark.parametrize("event", [RetryScheduled(run_error(), START), Interrupted()])
+@pytest.mark.parametrize("event", [RetryScheduled(run_error(), LONG_AGO), Interrupted()])
 async def test_a_place_is_given_back_by_the_end_of_an_attempt_unless_the_maker_works_on(
     engine: AsyncEngine, event: RetryScheduled | Interrupted
 ) -> None:
@@ -324,7 +324,7 @@ async def test_a_place_is_given_back_by_the_end_of_an_attempt_unless_the_maker_w
         assert await dispatcher.look() == 2
         for run in (ours, theirs):
             await runs.begin_attempt(run.id, "w", placed=True)
-        await runs.record(theirs.id, 1, RemoteAccepted("remote", webhook_promised=False, resume_at=START))
+        await runs.record(theirs.id, 1, RemoteAccepted("remote", webhook_promised=False, resume_at=LONG_AGO))
         await runs.begin_attempt(theirs.id, "w", placed=True)
         for run in (ours, theirs):
             await runs.record(run.id, 1, event)
