@@ -155,6 +155,23 @@ async def test_two_dispatchers_that_look_at_once_give_each_place_once(engine: As
         assert len(await rows(engine, admissions)) == 3
 
 
+async def test_the_end_of_a_run_is_worth_a_look_unless_nothing_waited_a_moment_ago(engine: AsyncEngine) -> None:
+    async with desk(engine, capacity=2) as (runs, dispatcher, _queue):
+        await pending(runs, node_id="a")
+        await dispatcher.look()
+        dispatcher.freed()
+        assert not dispatcher._wanted
+        dispatcher._looked_at -= 1
+        dispatcher.freed()
+        assert dispatcher._wanted
+        dispatcher._wanted = False
+        for index in range(3):
+            await pending(runs, node_id=f"n{index}")
+        await dispatcher.look()
+        dispatcher.freed()
+        assert dispatcher._wanted
+
+
 async def test_a_queue_that_is_away_is_offered_the_runs_again(engine: AsyncEngine) -> None:
     async with desk(engine) as (runs, dispatcher, queue):
         run = await pending(runs)
