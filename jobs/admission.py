@@ -260,7 +260,12 @@ def _recent(now: dt.datetime, time: Any) -> sa.Select[Any]:
 def _calls(limits: Limits, now: dt.datetime) -> sa.Select[Any]:
     log = admissions.c
     call = (log.provider, log.model, log.run_id, log.start_at)
-    since = sa.and_(log.provider.in_(limits.rated), log.start_at > now - dt.timedelta(seconds=limits.span_s))
+    since = sa.or_(
+        *(
+            sa.and_(log.provider == provider, log.start_at > now - dt.timedelta(seconds=span_s))
+            for provider, span_s in limits.rated.items()
+        )
+    )
     text = sa.cast(sa.null(), sa.String)
     columns = (log.provider, log.model, log.run_id, text, sa.func.count(), sa.literal(0, sa.BigInteger), log.start_at)
     return _part("call", *columns).where(since).group_by(*call)

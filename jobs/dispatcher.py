@@ -38,6 +38,8 @@ LIMIT_S: Final = 20.0
 """Time one look may take: behind a black hole it never answers."""
 AT_ONCE_S: Final = 0.02
 """A run that is to be tried again in less than this can go now: clocks and timers are no better."""
+BELIEVED_S: Final = 0.25
+"""So long nobody looks again only because a run has ended: another process may have left runs waiting since."""
 MAX_UNQUEUED: Final = 10_000
 
 
@@ -69,6 +71,7 @@ class Rhythm:
         tick_s: At least so often while anything waits.
         rest: After a look that left runs waiting it rests so many times as long as the look took: what a look costs
             grows with the number of lines, and this bounds the part of a core they may take.
+        longest_rest_s: No rest is longer.
         forget_s: Between two deletions of what nobody looks back at.
         trouble_s: After a failure.
 
@@ -76,6 +79,7 @@ class Rhythm:
 
     tick_s: float = 1.0
     rest: float = 4.0
+    longest_rest_s: float = 0.5
     forget_s: float = 15.0
     trouble_s: float = 0.5
 
@@ -129,6 +133,7 @@ class Dispatcher:
         self._forgot_at = -math.inf
         self._ended_at = -math.inf
         self._left = True
+        self._looked_at = -math.inf
         self._unqueued: dict[str, None] = {}
         self._queue: Queue | None = None
 
@@ -154,11 +159,8 @@ class Dispatcher:
         self._changed.set()
 
     def freed(self) -> None:
-        """A place may be free: have a look soon if the last one left runs waiting. Never waits.
-
-        What was asked for since then is looked at anyway, and what other processes left waiting by the next tick.
-        """
-        if self._left:
+        """A place may be free: have a look soon, unless one saw a moment ago that nothing waits. Never waits."""
+        if self._left or time.monotonic() >= self._looked_at + BELIEVED_S:
             self.poke()
 
     async def look(self) -> int:
@@ -174,9 +176,9 @@ class Dispatcher:
         ended = time.monotonic()
         if seen.next_at is not None:
             self.poke(dt.datetime.now(dt.UTC) + (seen.next_at - seen.now))
-        self._left = seen.left
+        self._left, self._looked_at = seen.left, ended
         if seen.left:
-            self._not_before = ended + min((ended - began) * self._rhythm.rest, self._rhythm.tick_s)
+            self._not_before = ended + min((ended - began) * self._rhythm.rest, self._rhythm.longest_rest_s)
         granted = seen.granted
         await self._hand_over(granted)
         return len(granted)

@@ -125,9 +125,14 @@ class Limits:
         return any(rate.images for _, limit in self.of(provider, model) for rate in limit.rates)
 
     @property
-    def rated(self) -> frozenset[str]:
-        """Makers whose calls are counted in a time."""
-        return frozenset(scope.partition(":")[0] for scope, limit in self.scopes.items() if limit.rates)
+    def rated(self) -> Mapping[str, float]:
+        """Makers whose calls are counted in a time, and how far back they count (seconds)."""
+        spans: dict[str, float] = {}
+        for scope, limit in self.scopes.items():
+            if limit.rates:
+                provider = scope.partition(":")[0]
+                spans[provider] = max(spans.get(provider, 0.0), limit.span_s)
+        return spans
 
     @property
     def span_s(self) -> float:

@@ -25,7 +25,6 @@ from jobs.tables import runs as runs_table
 from providers.base import Accepted, Finished, PromptSpec
 from providers.errors import ErrorClass, ProviderError
 from tests.jobs.builders import (
-    START,
     WORKFLOW,
     FakeProvider,
     Hints,
@@ -42,6 +41,7 @@ from tests.jobs.builders import (
 from tests.jobs.test_limits import busiest
 
 MEMORY = "memory://"
+LONG_AGO = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
 
 
 @dataclass
@@ -153,6 +153,23 @@ async def test_two_dispatchers_that_look_at_once_give_each_place_once(engine: As
         await asyncio.gather(*(dispatcher.look() for dispatcher in (one, other) * 3))
         assert len(queue.ids) == len(set(queue.ids)) == 3
         assert len(await rows(engine, admissions)) == 3
+
+
+async def test_the_end_of_a_run_is_worth_a_look_unless_nothing_waited_a_moment_ago(engine: AsyncEngine) -> None:
+    async with desk(engine, capacity=2) as (runs, dispatcher, _queue):
+        await pending(runs, node_id="a")
+        await dispatcher.look()
+        dispatcher.freed()
+        assert not dispatcher._wanted
+        dispatcher._looked_at -= 1
+        dispatcher.freed()
+        assert dispatcher._wanted
+        dispatcher._wanted = False
+        for index in range(3):
+            await pending(runs, node_id=f"n{index}")
+        await dispatcher.look()
+        dispatcher.freed()
+        assert dispatcher._wanted
 
 
 async def test_a_queue_that_is_away_is_offered_the_runs_again(engine: AsyncEngine) -> None:
@@ -315,7 +332,7 @@ async def test_a_run_its_maker_works_on_keeps_its_place_there_but_no_place_at_a_
         await studio.hints.reached(studio.runs, waits[0].id, lambda run: run.remote_id is not None)
 
 
-@pytest.mark.parametrize("event", [RetryScheduled(run_error(), START), Interrupted()])
+@pytest.mark.parametrize("event", [RetryScheduled(run_error(), LONG_AGO), Interrupted()])
 async def test_a_place_is_given_back_by_the_end_of_an_attempt_unless_the_maker_works_on(
     engine: AsyncEngine, event: RetryScheduled | Interrupted
 ) -> None:
@@ -324,7 +341,7 @@ async def test_a_place_is_given_back_by_the_end_of_an_attempt_unless_the_maker_w
         assert await dispatcher.look() == 2
         for run in (ours, theirs):
             await runs.begin_attempt(run.id, "w", placed=True)
-        await runs.record(theirs.id, 1, RemoteAccepted("remote", webhook_promised=False, resume_at=START))
+        await runs.record(theirs.id, 1, RemoteAccepted("remote", webhook_promised=False, resume_at=LONG_AGO))
         await runs.begin_attempt(theirs.id, "w", placed=True)
         for run in (ours, theirs):
             await runs.record(run.id, 1, event)
