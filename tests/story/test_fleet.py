@@ -41,6 +41,7 @@ def fleet(
     folder = tmp_path_factory.mktemp("fleet")
     factory = ServerFactory(folder)
     env = {"OPENAI_API_KEY": "sk-fleet", "OPENAI_BASE_URL": f"http://127.0.0.1:{PORT}/v1"}
+    env["DARKROOM_LIMITS"] = "openai=1000/1s"
     fleet = Fleet(factory, folder, postgres_server.url(postgres_server.create()), fleet_redis.url, env)
     try:
         fleet.start_now("web", "web", "worker", "worker")
