@@ -87,7 +87,7 @@ class Site:
 def topology(name: str, folder: Path, vendor: SlowVendor) -> Iterator[Site]:
     """Everything that runs, started."""
     factory = ServerFactory(folder)
-    common = {"OPENAI_API_KEY": "sk-soak", "DARKROOM_LOG_LEVEL": "info"}
+    common = {"OPENAI_API_KEY": "sk-soak", "DARKROOM_LOG_LEVEL": "info", "DARKROOM_LIMITS": "openai=1000/1s"}
     with _services(name) as (database, redis):
         try:
             if database is None or redis is None:
