@@ -10,13 +10,11 @@ import sqlalchemy as sa
 from playwright.async_api import Locator, Page, expect
 
 from jobs.tables import runs
-from tests.support.api import canvas_api
+from tests.support.api import Api, canvas_api
 from tests.support.pages import Pages
 from tests.support.server import ServerFactory, ServerProcess
 
 PATIENCE_MS = 20_000
-PLACES = 100
-"""Runs that the worker of one server is at, at most."""
 RECONNECTING = (r"WebSocket connection", r"net::ERR_CONNECTION_REFUSED", r"Failed to load resource")
 
 
@@ -27,23 +25,14 @@ async def slow(start_server: ServerFactory) -> ServerProcess:
 
 
 @asynccontextmanager
-async def busy(server: ServerProcess) -> AsyncIterator[None]:
-    """Inside, every place of the worker is taken, so that a new run waits in the queue."""
-    gate = server.data / "hold-generating"
-    gate.touch()
-    names = [f"n{number}" for number in range(PLACES)]
-    nodes = [{"id": name, "type": "image", "position": {"x": 0, "y": 0}, "data": {}} for name in names]
-    async with canvas_api(server.url, nodes=nodes) as other:
-        asked = {"workflowId": other.workflow_id, "provider": "held", "promptSpec": {"basePrompt": "x"}}
-        batch = {"requests": [{**asked, "nodeId": name} for name in names]}
-        assert (await other.client.post("/api/images/generate", json=batch)).status_code == 202
-        async with asyncio.timeout(60):
-            while f"darkroom_runs_at_work {PLACES}" not in (await other.client.get("/metrics")).text.replace(".0", ""):
-                pass
-        try:
-            yield
-        finally:
-            gate.unlink()
+async def paused(api: Api) -> AsyncIterator[None]:
+    """Inside, a new run of the canvas waits in the queue."""
+    scope = {"workflowId": api.workflow_id}
+    assert (await api.client.post("/api/queue/pause", json=scope)).status_code == 200
+    try:
+        yield
+    finally:
+        assert (await api.client.post("/api/queue/resume", json=scope)).status_code == 200
 
 
 def node(page: Page) -> Locator:
@@ -82,10 +71,7 @@ async def watch_statuses(page: Page) -> None:
     )
 
 
-async def test_a_picture_develops_while_another_person_drags_its_node(
-    start_server: ServerFactory, new_page: Pages
-) -> None:
-    slow = await start_server.held(env={"DARKROOM_DEMO_DELAY_S": "2", "DEFAULT_PROVIDER": "demo"}).start()
+async def test_a_picture_develops_while_another_person_drags_its_node(slow: ServerProcess, new_page: Pages) -> None:
     a = await new_page(f"{slow.url}/")
     await expect(a).to_have_url(re.compile(r"/w/[\w.-]+$"))
     workflow_id = a.url.rsplit("/", 1)[1]
@@ -104,7 +90,7 @@ async def test_a_picture_develops_while_another_person_drags_its_node(
         x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
         await b.mouse.move(x, y)
         await b.mouse.down()
-        async with busy(slow):
+        async with paused(api):
             await node(a).get_by_role("button", name="Generate").click()
             for step in range(1, 21):
                 await b.mouse.move(x + step * 8, y + step * 4)

@@ -5,7 +5,7 @@ import { useCell, useCellOf } from '../store/hooks';
 import { useNow, useSeconds } from '../ui/clock';
 import { IconButton } from '../ui/Button';
 import { Icon } from '../ui/Icon';
-import { waitingWords } from './waiting';
+import { pauseOf, waitingWords } from './waiting';
 import type { Work } from './work';
 
 /** One picture in the making: what it is, how far, and what may be done to it. */
@@ -21,7 +21,11 @@ export function QueueRow({ work, onShow }: { work: Work; onShow: () => void }) {
   const seconds = useSeconds(work.runId, work.run?.startedAt ?? null, true);
   const cancelling = asked?.kind === 'cancel' && asked.runId === work.runId;
   const { run } = work;
-  const words = work.waiting ? waitingWords({ run, maker: makerFor(offered, work), queue: state, now }) : null;
+  // That everything is paused stands above the list once; the row keeps its place in line.
+  const told = run?.held === 'paused' && pauseOf(state, null, now) !== null;
+  const standing = run !== null && told ? { ...run, held: null } : run;
+  const maker = makerFor(offered, work);
+  const words = work.waiting ? waitingWords({ run: standing, maker, queue: state, now }) : null;
   const title = cancelling ? 'Cancelling' : (words?.title ?? atWork(work));
   const by = run?.by == null ? '' : run.by === me.name ? 'you' : run.by;
   const more = words === null ? (run === null ? '' : `${seconds} s`) : words.more;
@@ -29,7 +33,7 @@ export function QueueRow({ work, onShow }: { work: Work; onShow: () => void }) {
   return (
     <li className="queue-row" data-testid="queue-row" data-waiting={work.waiting || undefined}>
       <button type="button" className="queue-show" title="Show it on the canvas" onClick={onShow}>
-        <Icon name={cancelling ? 'stop' : work.waiting ? (run?.held === 'paused' ? 'pause' : 'pending') : 'develop'} size={16} />
+        <Icon name={cancelling ? 'stop' : !work.waiting ? 'develop' : run?.held === 'paused' ? 'pause' : 'pending'} size={16} />
         <span className="queue-words">
           <span className="queue-prompt">{prompt}</span>
           <small className="times">{[title, more, by].filter((part) => part !== '').join(' · ')}</small>
