@@ -232,6 +232,14 @@ async def test_the_reservation_moves_with_the_run_to_another_maker(store: Runs, 
     assert await used(spending) == (1, 0)
 
 
+async def test_a_run_that_moves_does_not_stand_in_its_own_way(store: Runs, spending: Spending) -> None:
+    await limit(spending, 2 * TEN + 1)
+    run = await running(store, node_id="a", estimate_usd_micros=TEN)
+    no_key = rules.run_error(ProviderError("No.", ErrorClass.AUTH_ERROR), Stage.SUBMITTING)
+    await store.record(run.id, 1, FellBack("other", "m", no_key, 2 * TEN))
+    assert await used(spending) == (0, 2 * TEN)
+
+
 async def test_spending_is_told_by_maker_and_day(store: Runs, spending: Spending, clock: Clock) -> None:
     for number, maker in enumerate(["fake", "fake", "other"]):
         run = await running(store, node_id=f"n{number}", provider=maker, requested_by=ADA)
