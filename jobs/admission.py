@@ -18,7 +18,7 @@ from jobs.turns import Desk, Grant, Waiting
 UNFINISHED: Final = (Status.PENDING.value, Status.RUNNING.value)
 RECENT_S: Final = 60.0
 """How far back fairness looks."""
-MOST: Final = 1_000
+MOST: Final = 300
 """Runs that one look considers: the first of every line, then the second, and so on."""
 LOCK_LIMIT_S: Final = 5
 HORIZON_S: Final = 0.25

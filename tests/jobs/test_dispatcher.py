@@ -12,6 +12,7 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from jobs import admission
 from jobs.dispatcher import Dispatcher
 from jobs.limits import Limit, Limits, Rate
 from jobs.liveness import WorkerIdentity
@@ -172,6 +173,17 @@ async def test_the_end_of_a_run_is_worth_a_look_unless_nothing_waited_a_moment_a
         assert dispatcher._wanted
 
 
+async def test_one_process_looks_at_a_time(postgres_url: str) -> None:
+    async with database(postgres_url) as engine, desk(engine) as (runs, dispatcher, _queue):
+        await pending(runs)
+        async with engine.begin() as connection:
+            await connection.run_sync(admission.lock)
+            look = asyncio.create_task(dispatcher.look())
+            done, _ = await asyncio.wait([look], timeout=0.3)
+            assert not done
+        assert await look == 1
+
+
 async def test_a_queue_that_is_away_is_offered_the_runs_again(engine: AsyncEngine) -> None:
     async with desk(engine) as (runs, dispatcher, queue):
         run = await pending(runs)
@@ -321,7 +333,9 @@ async def test_a_run_its_maker_works_on_keeps_its_place_there_but_no_place_at_a_
     limits = Limits({"fake": Limit(in_flight=3)})
     provider = FakeProvider([Accepted("remote", poll_after_s=3600)])
     url = f"{MEMORY}{uuid.uuid4().hex}"
-    async with workplace(engine, tmp_path, provider, url, limits=limits, concurrency=1) as (studio, worker):
+    policy = RetryPolicy(poll_max_s=3600)
+    options = {"limits": limits, "concurrency": 1, "policy": policy}
+    async with workplace(engine, tmp_path, provider, url, **options) as (studio, worker):
         made = [await pending(studio.runs, node_id=f"n{index}") for index in range(4)]
         await worker.enqueue(made[0].id)
         await until(lambda: accepted(studio, 3))
