@@ -12,19 +12,10 @@ request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
 """Id of the HTTP request that is being answered; every line logged meanwhile carries it."""
 
 _STANDARD: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "color_message", "taskName"}
-_QUIET: Final = (
-    "alembic",
-    "asyncio",
-    "docket",
-    "httpcore2",
-    "httpx2",
-    "openai",
-    "pyvips",
-    "sqlalchemy",
-    "uvicorn",
-    "websockets",
-)
-"""Libraries that are heard only from warnings on."""
+_QUIET: Final = ("alembic", "asyncio", "docket", "pyvips")
+"""Libraries that are heard only from warnings on, unless somebody looks for a bug."""
+_QUOTING: Final = ("aiosqlite", "httpcore2", "httpx2", "openai", "sqlalchemy", "uvicorn", "websockets")
+"""Libraries that quote what they are given, rows, headers, frames: heard from warnings on, whatever the level."""
 
 
 _TOKENS: Final = (
@@ -87,9 +78,8 @@ def set_up_logging(level: str, style: Literal["auto", "json", "text"], stream: T
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
-    if level != "debug":
-        for name in _QUIET:
-            logging.getLogger(name).setLevel(logging.WARNING)
+    for name in _QUOTING if level == "debug" else (*_QUIET, *_QUOTING):
+        logging.getLogger(name).setLevel(logging.WARNING)
 
 
 def _time(record: logging.LogRecord) -> dt.datetime:

@@ -10,6 +10,7 @@ from starlette.responses import JSONResponse, Response
 
 from jobs.deliveries import Fate
 from jobs.errors import DatabaseAway
+from providers.errors import BadSignature
 from server.door import read_bytes
 from server.operations import Answer, Operation
 from server.records import ReceivedRecord
@@ -25,7 +26,7 @@ RECORD_LIMIT_S: Final = 8.0
 async def receive(request: Request) -> Response:
     """Record a call of a maker, if it proves where it comes from."""
     provider: str = request.path_params["provider"]
-    webhooks = services_of(request).webhooks
+    webhooks, counted = services_of(request).webhooks, services_of(request).metrics.runs.webhook
     if not webhooks.serves(provider):
         raise HTTPException(404)
     try:
@@ -39,8 +40,13 @@ async def receive(request: Request) -> Response:
     try:
         async with asyncio.timeout(RECORD_LIMIT_S):
             receipt = await webhooks.receive(call)
+    except BadSignature:
+        counted(provider, "refused")
+        raise
     except (OSError, TimeoutError) as error:
+        counted(provider, "away")
         raise DatabaseAway(type(error).__name__) from error
+    counted(provider, receipt.fate.value)
     woken = receipt.run if receipt.fate is Fate.WOKEN else None
     # After the answer; should it be lost, the sweep finds the run due.
     work = None if woken is None else BackgroundTask(services_of(request).jobs.wake, woken.id)

@@ -111,6 +111,15 @@ async def test_repetitions_late_calls_and_unknown_jobs_are_thanked_for(api: Api,
     assert len(after[4]) == 1
 
 
+async def test_calls_are_counted_by_what_became_of_them(api: Api) -> None:
+    for body in (b"{}", b'{"id": "x"}'):
+        assert (await call(api, body, {})).status_code == 401
+    assert (await call(api, b"{}", {}, "/webhooks/nobody")).status_code == 404
+    text = (await api.get("/metrics")).text
+    assert 'darkroom_webhooks_total{outcome="refused",provider="caller"} 2.0' in text
+    assert 'provider="nobody"' not in text
+
+
 async def test_a_promise_that_is_not_kept_is_found_out(
     maker: CallingMaker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
