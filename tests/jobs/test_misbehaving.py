@@ -212,7 +212,7 @@ async def test_a_maker_that_calls_before_it_has_answered(
         kinds = [row.kind for row in await rows(sqlite_engine, run_events)]
         assert "incident" not in kinds
         assert kinds.count("completed") == len(await rows(sqlite_engine, generated_images)) == 1
-        assert len(await rows(sqlite_engine, run_costs)) == 1
+        assert len([row for row in await rows(sqlite_engine, run_costs) if row.usd_micros]) == 1
 
 
 async def test_a_maker_that_never_calls_is_polled_and_found_out(sqlite_engine: AsyncEngine, tmp_path: Path) -> None:
