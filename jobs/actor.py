@@ -294,7 +294,7 @@ class Actor:
         run = attempt.run
         polled, heard = (True, None) if learnt is None else (learnt.asked, learnt.heard)
 
-        async def park(_again: bool) -> Run:  # noqa: FBT001 - parking twice is parking once
+        async def park(_again: bool) -> Run:  # noqa: FBT001 - as `outlast` calls it
             return await self._runs.park(run.id, run.attempt, resume_at, polled=polled, heard=heard)
 
         return await outlast(park, self._patience, self._sleep)

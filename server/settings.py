@@ -191,7 +191,8 @@ class Settings(BaseSettings):
         found: dict[str, Any] = {}
         for name, value in os.environ.items():
             provider = name.removesuffix(_WEBHOOK_SECRET)
-            if provider in {"", name} or not value:
+            # Ours is no provider: DARKROOM_WEBHOOK_SECRET signs what goes out.
+            if provider in {"", name, "DARKROOM"} or not value:
                 continue
             try:
                 found[provider.lower()] = _split_secrets(value)

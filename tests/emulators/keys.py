@@ -1,6 +1,7 @@
 """A maker's published keys on loopback (JWKS), and what can be wrong with them."""
 
 import base64
+import json
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,7 +30,7 @@ class KeyServer(HttpEmulator):
             case "endless":
                 await exchange.start(200, {"content-type": "application/json"})
             case "large":
-                await exchange.answer(200, b" " * 200_000 + b'{"keys": []}')
+                await exchange.answer(200, b" " * 200_000 + json.dumps({"keys": self.entries}).encode())
             case "html":
                 await exchange.answer(200, b"<html></html>", {"content-type": "text/html"})
             case "empty":

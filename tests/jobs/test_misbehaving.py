@@ -99,17 +99,10 @@ async def world(engine: AsyncEngine, folder: Path, *, grace_s: float = 0.3) -> A
         yield World(maker, studio, worker)
 
 
+# A 429 pauses the maker for everybody: what its Retry-After means is in the tests of pauses.
 SYNC_TROUBLE: dict[str, tuple[list[Behaviour], str]] = {
     "success": ([], "completed"),
     "429 then success": ([Behaviour.refuse(429, headers={"retry-after": "0.01"})], "completed"),
-    "429 with a date": (
-        [Behaviour.refuse(429, headers={"retry-after": "Wed, 21 Oct 2015 07:28:00 GMT"})],
-        "completed",
-    ),
-    "429 absurd": ([Behaviour.refuse(429, headers={"retry-after": "3600"})], "completed"),
-    "429 negative": ([Behaviour.refuse(429, headers={"retry-after": "-5"})], "completed"),
-    "429 in words": ([Behaviour.refuse(429, headers={"retry-after": "abc"})], "completed"),
-    "429 for ever": ([Behaviour.refuse(429)] * 3, "rate_limit"),
     "no credit": ([Behaviour.refuse(429, "insufficient_quota")], "quota"),
     "500 then success": ([Behaviour.refuse(500)], "completed"),
     "500 for ever": ([Behaviour.refuse(500)] * 3, "temporary"),
@@ -212,7 +205,7 @@ async def test_a_maker_that_calls_before_it_has_answered(
         kinds = [row.kind for row in await rows(sqlite_engine, run_events)]
         assert "incident" not in kinds
         assert kinds.count("completed") == len(await rows(sqlite_engine, generated_images)) == 1
-        assert len(await rows(sqlite_engine, run_costs)) == 1
+        assert len([row for row in await rows(sqlite_engine, run_costs) if row.usd_micros]) == 1
 
 
 async def test_a_maker_that_never_calls_is_polled_and_found_out(sqlite_engine: AsyncEngine, tmp_path: Path) -> None:

@@ -314,6 +314,9 @@ def test_a_jwt_signed_in_another_way_is_refused() -> None:
         "x" * 9000,
     ]
     assert [text for text in forged if accepted_jwt(text)] == []
+    with pytest.raises(BadSignature):
+        # Also where nobody has looked at the header before.
+        verify_jwt(token(CLAIMS, RSA_KEY, "RS512"), [RSA_KEY.public_key()], [HERE], NOW)
 
 
 def test_tokens_are_equal_or_not_whatever_they_hold() -> None:

@@ -135,6 +135,21 @@ def test_secrets_do_not_show_in_the_settings(monkeypatch: pytest.MonkeyPatch) ->
     assert "topsecret" not in shown
 
 
+def test_each_provider_has_secrets_of_its_own_and_ours_is_none_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FROM_OUTSIDE_WEBHOOK_SECRET", "whsec_QUJD, plain text,")
+    monkeypatch.setenv("DARKROOM_WEBHOOK_SECRET", "whsec_" + "QUJD" * 8)
+    settings = read_settings()
+    assert list(settings.webhook_secrets) == ["from_outside"]
+    assert [each.get_secret_value() for each in settings.webhook_secrets["from_outside"]] == [
+        "whsec_QUJD",
+        "plain text",
+    ]
+    assert "plain text" not in repr(settings)
+    monkeypatch.setenv("OPENAI_WEBHOOK_SECRET", "whsec_%")
+    with pytest.raises(BadSettings, match=r"^OPENAI_WEBHOOK_SECRET: what follows whsec_ must be base64$"):
+        read_settings()
+
+
 @pytest.mark.parametrize(("host", "expected"), [("127.0.0.5", True), ("::1", True), ("10.0.0.1", False), ("x", False)])
 def test_loopback_is_told_from_the_rest(host: str, *, expected: bool) -> None:
     assert is_loopback(host) is expected
