@@ -542,10 +542,10 @@ async def test_pictures_that_are_good_are_kept_where_others_are_not(sqlite_engin
 async def test_one_picture_that_cannot_be_fetched_is_tried_again_before_it_is_given_up(
     sqlite_engine: AsyncEngine, tmp_path: Path
 ) -> None:
-    async def fetch(url: str) -> ImageInput:
+    async def fetch(url: str, into: Path) -> None:
         if url.endswith("gone"):
             raise ProviderError("It cannot be reached.", ErrorClass.TEMPORARY)
-        return ImageInput(png(), "image/png")
+        await asyncio.to_thread(into.write_bytes, png())
 
     urls = ("http://x/good", "http://x/gone")
     answer = Finished(tuple(ImageResult("image/png", url=url) for url in urls), Cost(5, "price"))
