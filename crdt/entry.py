@@ -17,6 +17,8 @@ class Entry:
     edges: set[str] = field(default_factory=set)
     meta: bool = False
     complete: bool = False
+    unnumbered: bool = False
+    """The rows were written while the document was ahead of the log: they do not say yet which number they are of."""
     mirrored_at: float = 0.0
     rows: int = 0
     ahead: set[int] = field(default_factory=set)
@@ -28,7 +30,7 @@ class Entry:
     @property
     def dirty(self) -> bool:
         """Whether something is to be mirrored."""
-        return bool(self.nodes or self.edges or self.meta or self.complete)
+        return bool(self.nodes or self.edges or self.meta or self.complete or self.unnumbered)
 
     def cancel_timers(self) -> None:
         """Nothing is to happen by itself any more."""

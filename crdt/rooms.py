@@ -564,13 +564,15 @@ class Rooms:
             if not entry.dirty:
                 return
             nodes, edges, meta, complete = entry.nodes, entry.edges, entry.meta, entry.complete
-            entry.nodes, entry.edges, entry.meta, entry.complete = set(), set(), False, False
+            entry.nodes, entry.edges, entry.meta, entry.complete, entry.unnumbered = set(), set(), False, False, False
             fence = room.fence
             entry.mirrored_at = asyncio.get_running_loop().time()
             try:
                 seq = None if self.journal.holds(room.id) else room.cursor
                 mirror = await read_mirror(room.doc, nodes, edges, seq=seq, complete=complete)
                 written = await self._store.mirror(room.id, mirror, fence)
+                entry.unnumbered = seq is None
+                self._mirror_later(entry)
             except BaseException:
                 entry.nodes |= nodes
                 entry.edges |= edges
