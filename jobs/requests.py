@@ -126,7 +126,7 @@ def first_steps(
 ) -> list[tuple[Run, Event]]:
     """The run a request makes, and its events, each with the run as it left it; see `first_state`."""
     run = first_state(request, run_id, current, at, webhook_token)
-    steps: list[tuple[Run, Event]] = [(run, RequestedEvent(dict(request.requested_by)))]
+    steps: list[tuple[Run, Event]] = [(run, RequestedEvent(run.requested_by))]
     for event in request.fell_back:
         run = applied(run, event, at)
         steps.append((run, event))

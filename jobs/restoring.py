@@ -10,6 +10,7 @@ import sqlalchemy as sa
 
 from crdt.rows import NodeRow
 from crdt.tables import workflow_nodes
+from jobs.doors import clean_people
 from jobs.errors import NothingToUse, RunActive, RunNotFound
 from jobs.reading import first_run, of_node
 from jobs.records import event_columns, run_columns
@@ -48,11 +49,11 @@ def restore(connection: sa.Connection, earlier_id: str, by: Mapping[str, str], n
         raise RunActive(current)
     if current.id == earlier_id or (current.kind == RESTORE and current.parent_id == earlier_id):
         return Requested(current, created=False)
-    begun = _begun(earlier, current, by, now)
+    begun = _begun(earlier, current, clean_people(by), now)
     event = Restored(earlier_id, dict(earlier.payload))
     run = applied(begun, event, now)
     connection.execute(sa.insert(runs).values(**run_columns(run)))
-    rows = [event_columns(begun, RequestedEvent(dict(by))), event_columns(run, event)]
+    rows = [event_columns(begun, RequestedEvent(begun.requested_by)), event_columns(run, event)]
     connection.execute(sa.insert(run_events), rows)
     return Requested(run, created=True)
 
