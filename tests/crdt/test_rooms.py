@@ -15,12 +15,14 @@ from crdt.canvas import CanvasDoc
 from crdt.catalog import Catalog
 from crdt.errors import InvalidRoomId, RoomUnavailable
 from crdt.json import Json
+from crdt.loading import document_of
 from crdt.mirroring import SLICE
 from crdt.room import KEEPER_BASE, Origin, Room
 from crdt.rooms import RoomLimits, Rooms
 from crdt.store import SqlStore
 from crdt.tables import document_updates, documents, workflow_nodes
 from tests.crdt.builders import Client, running_rooms
+from tests.crdt.faulty import FaultyStore
 
 QUICK = RoomLimits(grace_s=0.0, mirror_after_s=0.0, tick_s=60.0)
 
@@ -301,3 +303,23 @@ async def test_a_room_that_is_let_go_is_freed(sqlite_engine: AsyncEngine) -> Non
         await listener.closed.wait()
         async with asyncio.timeout(10):
             await freed.wait()
+
+
+async def test_a_snapshot_holds_nothing_that_the_log_may_never_get(engine: AsyncEngine) -> None:
+    """Somebody may be killed with an edit on its way: who reads the log behind the snapshot must miss nothing."""
+    store = FaultyStore(engine, "p1")
+    rooms = Rooms(store, MemoryBus(), process_id="p1")
+    await rooms.start()
+    room = await rooms.open("r")
+    client = Client(room)
+    client.add_node("committed")
+    await rooms.flush("r")
+    store.faults.failing.add("append")
+    client.add_node("on its way")
+    await rooms._snapshot(rooms._entries["r"])
+    loaded = await SqlStore(engine, "reader").load("r")
+    assert loaded is not None
+    assert loaded.snapshot is not None
+    assert canvas.node_ids(document_of([loaded.snapshot, *loaded.updates], 1)) == ["committed"]
+    store.faults.end()
+    await rooms.stop()
