@@ -519,7 +519,7 @@ class Rooms:
                 late.stored = guard
 
     async def _fold(self, room: Room, fence: int, *, apart: bool) -> None:
-        """A snapshot of what SQL has and no more; of a large document apart: encoding it here keeps everybody waiting."""
+        """A snapshot of what SQL has and no more; apart where encoding it here would keep everybody waiting."""
         loaded = await self._store.load(room.id)
         if loaded is None or not loaded.updates:
             return
