@@ -182,6 +182,7 @@ async def test_while_the_database_fails_the_page_says_so_and_keeps_everything(
 
 
 async def test_a_cut_cable_is_noticed_though_nobody_says_so(server: ServerProcess, api: Api, new_page: Pages) -> None:
+    new_page.allow(*RECONNECTING)
     async with Proxy(server.port).running() as far:
         page = await new_page(f"{far.url}/w/{api.workflow_id}")
         prompt = node(page).get_by_role("textbox", name="Prompt")

@@ -307,9 +307,6 @@ async def test_no_token_is_ever_logged(guarded: ServerProcess, workflow_id: str)
     async with httpx2.AsyncClient(base_url=guarded.url) as client:
         assert (await client.get(f"/api/workflows?token={said}")).status_code == 200
         assert (await client.get("/api/workflows", headers=bearer(said))).status_code == 200
-    async with asyncio.timeout(10):
-        # The end of a connection is logged after its client has seen it.
-        while workflow_id not in guarded.log:  # noqa: ASYNC110 - a file tells nobody
-            await asyncio.sleep(0.02)
+    assert '"path": "/api/workflows"' in guarded.log
     assert said not in guarded.log
     assert said.rpartition(".")[2] not in guarded.log

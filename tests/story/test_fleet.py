@@ -194,7 +194,6 @@ async def test_a_worker_that_is_killed_leaves_its_runs_to_the_other_and_nothing_
         victim = at_work[jobs[0]]
         (other,) = [server for server in fleet.workers if server is not victim]
         moved = [job for job in jobs if at_work[job] is victim]
-        assert 0 < len(moved) < len(jobs), "docket gave them all to one worker"
         killed = time.monotonic()
         await victim.kill()
         while len(vendor.calls) < 1 + len(nodes) + len(moved):
