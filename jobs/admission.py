@@ -3,6 +3,7 @@
 import datetime as dt
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Final
 
 import sqlalchemy as sa
@@ -70,8 +71,10 @@ def look(connection: sa.Connection, limits: Limits, now: dt.datetime, lease_s: f
     desk = Desk(now.timestamp(), limits, capacity=0)
     living: list[str] = []
     held: list[Pause] = []
-    query = _state(limits, now, now - dt.timedelta(seconds=lease_s))
-    for row in connection.execute(query):
+    rated = tuple(limits.rated.items())
+    since = {f"since_{index}": now - dt.timedelta(seconds=span_s) for index, (_, span_s) in enumerate(rated)}
+    times = {"dead": now - dt.timedelta(seconds=lease_s), "recent": now - dt.timedelta(seconds=RECENT_S)}
+    for row in connection.execute(_state(tuple(provider for provider, _ in rated)), since | times):
         if row.what == "worker":
             desk.capacity += row.number
             living.append(row.a)
@@ -106,22 +109,10 @@ def waiting(
         paused: Also what cannot go now.
 
     """
-    line = (runs.c.processor, runs.c.user_id, runs.c.subject_id)
-    place = (runs.c.priority.desc(), runs.c.rank, runs.c.created_at, runs.c.id)
-    number = sa.func.row_number().over(partition_by=line, order_by=place).label("number")
-    due = sa.or_(runs.c.resume_at.is_(None), runs.c.resume_at <= soon)
-    columns = (runs.c.id, *line, runs.c.priority, runs.c.rank, runs.c.created_at, runs.c.node_id, runs.c.provider)
-    first = sa.select(*columns, number, _images(look.desk.limits)).where(WAITS, due)
-    if not paused:
-        first = first.where(*_possible(look))
-    found = first.subquery()
-    query = (
-        sa.select(found)
-        .where(found.c.number <= each)
-        .order_by(found.c.priority.desc(), found.c.number, found.c.created_at, found.c.id)
-        .limit(MOST)
-    )
-    return [_waiting(row) for row in connection.execute(query)]
+    possible = () if paused else _possible(look)
+    counted = _counted(look.desk.limits)
+    query = _lines(counted, *possible) if possible else _all_lines(counted)
+    return [_waiting(row) for row in connection.execute(query, {"soon": soon, "each": each})]
 
 
 def held(look: Look, one: Waiting) -> str | None:
@@ -228,8 +219,12 @@ def moment(seconds: float) -> dt.datetime:
     return dt.datetime.fromtimestamp(seconds, dt.UTC)
 
 
-def _state(limits: Limits, now: dt.datetime, dead: dt.datetime) -> sa.CompoundSelect[Any]:
-    """Rows (what, a, b, c, d, number, other, at) of everything a look needs."""
+# Statements that every look makes are built once: building one takes longer than SQLite takes to answer it.
+
+
+@lru_cache(maxsize=16)
+def _state(rated: tuple[str, ...]) -> sa.CompoundSelect[Any]:
+    """Rows (what, a, b, c, d, number, other, at) of everything a look needs; `since_0`... are times of these makers."""
     text, time = sa.cast(sa.null(), sa.String), sa.cast(sa.null(), UtcDateTime)
     zero = sa.literal(0, sa.BigInteger)
     placed = sa.and_(runs.c.status.in_(UNFINISHED), runs.c.admitted_at.is_not(None))
@@ -238,37 +233,62 @@ def _state(limits: Limits, now: dt.datetime, dead: dt.datetime) -> sa.CompoundSe
     flights = _part("flight", *owner, sa.func.count(), sa.func.sum(sa.case((at_work, 1), else_=0)), time)
     parts = [
         _part("worker", workers.c.id, text, text, text, workers.c.concurrency, zero, time).where(
-            workers.c.seen_at > dead
+            workers.c.seen_at > _time("dead")
         ),
         _part("pause", pauses.c.scope, pauses.c.key, pauses.c.kind, text, zero, zero, pauses.c.until),
         flights.where(placed).group_by(*owner),
-        _recent(now, time),
+        _recent(time),
     ]
-    if limits.rated:
-        parts.append(_calls(limits, now))
+    if rated:
+        parts.append(_calls(rated))
     return sa.union_all(*parts)
 
 
-def _recent(now: dt.datetime, time: Any) -> sa.Select[Any]:
+def _recent(time: Any) -> sa.Select[Any]:
     log = admissions.c
     owner = (log.provider, log.model, log.workflow_id, log.user_id)
-    since = log.start_at > now - dt.timedelta(seconds=RECENT_S)
     calls = sa.func.count(log.run_id.distinct())
-    return _part("recent", *owner, calls, sa.literal(0, sa.BigInteger), time).where(since).group_by(*owner)
+    columns = (*owner, calls, sa.literal(0, sa.BigInteger), time)
+    return _part("recent", *columns).where(log.start_at > _time("recent")).group_by(*owner)
 
 
-def _calls(limits: Limits, now: dt.datetime) -> sa.Select[Any]:
+def _calls(rated: Sequence[str]) -> sa.Select[Any]:
     log = admissions.c
     call = (log.provider, log.model, log.run_id, log.start_at)
     since = sa.or_(
         *(
-            sa.and_(log.provider == provider, log.start_at > now - dt.timedelta(seconds=span_s))
-            for provider, span_s in limits.rated.items()
+            sa.and_(log.provider == provider, log.start_at > _time(f"since_{index}"))
+            for index, provider in enumerate(rated)
         )
     )
     text = sa.cast(sa.null(), sa.String)
     columns = (log.provider, log.model, log.run_id, text, sa.func.count(), sa.literal(0, sa.BigInteger), log.start_at)
     return _part("call", *columns).where(since).group_by(*call)
+
+
+@lru_cache(maxsize=16)
+def _all_lines(counted: tuple[str, ...]) -> sa.Select[Any]:
+    return _lines(counted)
+
+
+def _lines(counted: tuple[str, ...], *possible: sa.ColumnElement[bool]) -> sa.Select[Any]:
+    """The first `each` runs of every line that are due by `soon`; see `waiting`."""
+    line = (runs.c.processor, runs.c.user_id, runs.c.subject_id)
+    place = (runs.c.priority.desc(), runs.c.rank, runs.c.created_at, runs.c.id)
+    number = sa.func.row_number().over(partition_by=line, order_by=place).label("number")
+    due = sa.or_(runs.c.resume_at.is_(None), runs.c.resume_at <= _time("soon"))
+    columns = (runs.c.id, *line, runs.c.priority, runs.c.rank, runs.c.created_at, runs.c.node_id, runs.c.provider)
+    found = sa.select(*columns, number, _images(counted)).where(WAITS, due, *possible).subquery()
+    return (
+        sa.select(found)
+        .where(found.c.number <= sa.bindparam("each", type_=sa.Integer))
+        .order_by(found.c.priority.desc(), found.c.number, found.c.created_at, found.c.id)
+        .limit(MOST)
+    )
+
+
+def _time(name: str) -> sa.BindParameter[dt.datetime]:
+    return sa.bindparam(name, type_=UtcDateTime)
 
 
 def _part(what: str, *values: Any) -> sa.Select[Any]:
@@ -308,11 +328,14 @@ def _possible(look: Look) -> list[sa.ColumnElement[bool]]:
     return found
 
 
-def _images(limits: Limits) -> sa.ColumnElement[int]:
+def _counted(limits: Limits) -> tuple[str, ...]:
+    """Makers whose limits count pictures."""
+    scopes = limits.scopes.items()
+    return tuple(sorted({name.partition(":")[0] for name, limit in scopes if any(rate.images for rate in limit.rates)}))
+
+
+def _images(counted: Sequence[str]) -> sa.ColumnElement[int]:
     """How many pictures a run asks for, where a limit counts them: reading JSON takes time."""
-    counted = {
-        scope.partition(":")[0] for scope, limit in limits.scopes.items() if any(rate.images for rate in limit.rates)
-    }
     n = runs.c.request["spec"]["n"].as_integer()
     return sa.case((runs.c.provider.in_(counted), sa.func.coalesce(n, 1)), else_=1).label("images")
 
