@@ -94,7 +94,9 @@ def _load(name: str, target: Target, folder: Path) -> Figures:
 @contextmanager
 def _ours(folder: Path, name: str) -> Iterator[Target]:
     env = {"DARKROOM_LOG_LEVEL": "warning", **SCENARIOS[name].env}
-    server = ServerProcess(folder / "data", env=env).start_now()
+    server = ServerProcess(folder / "data", env=env)
+    server.module = SCENARIOS[name].module
+    server.start_now()
     try:
         yield Target(server.ws_url, server.url, server.pid, raw=False)
     finally:

@@ -28,6 +28,7 @@ class Scenario:
     about: str
     against_echo: bool = False
     env: Mapping[str, str] = field(default_factory=dict)
+    module: str = "server"
 
 
 SCENARIOS = {
@@ -57,7 +58,12 @@ SCENARIOS = {
         "100 calls of makers a second beside 10 editors and runs",
         env={"DARKROOM_DEMO_DELAY_S": "0", "OPENAI_WEBHOOK_SECRET": webhooks.SECRET},
     ),
-    "runs": Scenario(runs.throughput, "runs through the whole road", env={"DARKROOM_DEMO_DELAY_S": "0"}),
+    "runs": Scenario(
+        runs.throughput,
+        "runs through the whole road, with a provider that takes no time",
+        env={"DEFAULT_PROVIDER": "instant"},
+        module="tests.bench.instant",
+    ),
 }
 
 
