@@ -15,19 +15,19 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from crdt import canvas
 from crdt.bus import HEAD_BYTES, Bus, Frame, Kind
-from crdt.child import ChildFailed
 from crdt.close_codes import Close
 from crdt.entry import Entry
 from crdt.errors import BadUpdate, InvalidRoomId, Poison, ProtocolError, RoomUnavailable, TooManyRooms
-from crdt.folding import FOLD_BYTES, fold_apart, folded
+from crdt.folding import FOLD_BYTES
 from crdt.growth import Growth, GrowthLimits
 from crdt.guard import Guard
 from crdt.journal import Journal
 from crdt.json import Json
+from crdt.keeping import Keeping
 from crdt.lag import Lag
 from crdt.late import Late, left_behind, replayed
 from crdt.memory import give_back
-from crdt.mirroring import in_turns, read_mirror
+from crdt.mirroring import in_turns
 from crdt.quarantine import Quarantine, Why
 from crdt.receipts import Receipt
 from crdt.room import KEEPER_BASE, Origin, Room
@@ -118,6 +118,7 @@ class Rooms:
         self.limits = limits or RoomLimits()
         self.journal = Journal(store, self._committed)
         self.growth = Growth(store, self.journal, self.limits.growth, opened=self.opened, guarded=self._guarded)
+        self._keeping = Keeping(store, self.journal, self.limits, compacts=self.growth.compacts, soon=self._soon)
         self.lag = Lag()
         self._quarantine = Quarantine(store.engine, self._spawn)
         self._store = store
@@ -148,7 +149,7 @@ class Rooms:
 
     async def stop(self) -> None:
         """Close every peer (1012), store what is unsaved in bounded time, and give the leases back."""
-        self._stopping = True
+        self._stopping = self._keeping.stopping = True
         self._tick_task.cancel()
         await self.growth.stop()
         if self._trim_timer is not None:
@@ -246,7 +247,7 @@ class Rooms:
         await self.journal.flushed(room_id)
         entry = self._entries.get(room_id)
         if entry is not None:
-            await self._mirror(entry)
+            await self._keeping.mirror(entry)
 
     def hint(self, workflow_id: str, run_id: str) -> None:
         """Tell every process that has the workflow open that a run of it changed; never waits."""
@@ -284,7 +285,7 @@ class Rooms:
                         canvas.upgrade(doc, slice_)
                 if self.listener is not None:
                     await self.listener.room_opened(room)
-                self._mirror_later(entry)
+                self._keeping.mirror_later(entry)
         except BaseException as error:
             self._entries.pop(room_id, None)
             if joined:
@@ -381,10 +382,10 @@ class Rooms:
             if room.late is not None and not force:
                 await room.late.settled()
             await self.journal.flushed(room_id)
-            await self._mirror(entry)
+            await self._keeping.mirror(entry)
             if not force:
                 await self.growth.look(room)
-            await self._snapshot(entry)
+            await self._keeping.snapshot(entry)
         except (SQLAlchemyError, OSError):
             logger.exception(
                 "room stays open: it could not be stored", extra={"action": "evict_failed", "room": room_id}
@@ -455,7 +456,7 @@ class Rooms:
         self._advance(entry, entry.room, seq)
         if entry.rows >= self.limits.snapshot_rows and entry.room.is_keeper and not entry.writing.locked():
             entry.rows = 0
-            self._spawn(self._guard(partial(self._snapshot, entry), "snapshot_failed", room_id))
+            self._soon(partial(self._keeping.snapshot, entry), "snapshot_failed", room_id)
 
     def _advance(self, entry: Entry, room: Room, seq: int) -> None:
         """Move the cursor to a number that was applied; numbers behind a gap wait for it to close."""
@@ -474,7 +475,7 @@ class Rooms:
         if entry is not None:
             entry.gap_timer = None
             if entry.ahead:
-                self._spawn(self._guard(partial(self._catch_up, room_id), "catch_up_failed", room_id))
+                self._soon(partial(self._catch_up, room_id), "catch_up_failed", room_id)
 
     async def _catch_up(self, room_id: str) -> None:
         """Read from SQL what the bus did not bring."""
@@ -496,44 +497,6 @@ class Rooms:
         entry.room.cursor = max(entry.room.cursor, loaded.seq)
         entry.ahead = {number for number in entry.ahead if number > entry.room.cursor}
 
-    async def _snapshot(self, entry: Entry) -> None:
-        room = entry.room
-        if room is None or room.fence is None or self.growth.compacts(room.id):
-            return
-        async with entry.writing:
-            fence = room.fence
-            large = room.weight.bytes > self.limits.fold_bytes
-            # An edit on its way to the log may never come there: a process that reads the log would not miss it.
-            ahead = self.journal.holds(room.id)
-            if ahead and room.late is not None:
-                return  # The next rows ask again.
-            if ahead or (large and room.late is None):
-                await self._fold(room, fence, apart=large)
-                return
-            state, seq = room.state(), room.cursor
-            late = room.late if room.late is not None and room.late.guard is not room.late.stored else None
-            guard = late.guard if late is not None else None
-            encoded = await asyncio.to_thread(guard.encode) if guard is not None else None
-            stored = await self._store.snapshot(room.id, state, seq, fence, encoded)
-            if stored and late is not None and guard is not None:
-                late.stored = guard
-
-    async def _fold(self, room: Room, fence: int, *, apart: bool) -> None:
-        """A snapshot of what SQL has and no more; apart where encoding it here would keep everybody waiting."""
-        loaded = await self._store.load(room.id)
-        if loaded is None or not loaded.updates:
-            return
-        updates = loaded.updates if loaded.snapshot is None else (loaded.snapshot, *loaded.updates)
-        try:
-            state = await (fold_apart(updates) if apart else asyncio.to_thread(folded, updates))
-        except ChildFailed as error:
-            facts = {"action": "snapshot_failed", "room": room.id, "reason": str(error)}
-            logger.warning("no snapshot was made, the log goes on", extra=facts)
-            return
-        await self._store.snapshot(room.id, state, loaded.seq, fence)
-
-    # The mirror
-
     def _changed(self, room: Room, touched: Touched) -> None:
         entry = self._entries.get(room.id)
         if entry is None:
@@ -545,48 +508,9 @@ class Rooms:
         if not room.is_keeper:
             room.askers.clear()
             return
-        self._mirror_later(entry)
+        self._keeping.mirror_later(entry)
         if self.listener is not None and touched.data:
             self.listener.room_changed(room, touched.data, touched.server)
-
-    def _mirror_later(self, entry: Entry) -> None:
-        if entry.mirror_timer is None and entry.dirty and not self._stopping:
-            loop = asyncio.get_running_loop()
-            due = max(loop.time() + self.limits.mirror_after_s, entry.mirrored_at + self.limits.mirror_pause_s)
-            entry.mirror_timer = loop.call_at(due, self._mirror_now, entry)
-
-    def _mirror_now(self, entry: Entry) -> None:
-        entry.mirror_timer = None
-        if entry.room is not None:
-            self._spawn(self._guard(partial(self._mirror, entry), "mirror_failed", entry.room.id))
-
-    async def _mirror(self, entry: Entry) -> None:
-        room = entry.room
-        if room is None or room.fence is None:
-            return
-        async with entry.writing:
-            if not entry.dirty:
-                return
-            nodes, edges, meta, complete = entry.nodes, entry.edges, entry.meta, entry.complete
-            entry.nodes, entry.edges, entry.meta, entry.complete, entry.unnumbered = set(), set(), False, False, False
-            fence = room.fence
-            entry.mirrored_at = asyncio.get_running_loop().time()
-            try:
-                seq = None if self.journal.holds(room.id) else room.cursor
-                mirror = await read_mirror(room.doc, nodes, edges, seq=seq, complete=complete)
-                written = await self._store.mirror(room.id, mirror, fence)
-                entry.unnumbered = seq is None
-                self._mirror_later(entry)
-            except BaseException:
-                entry.nodes |= nodes
-                entry.edges |= edges
-                entry.meta |= meta
-                entry.complete |= complete
-                raise
-            if not written:
-                logger.warning(
-                    "mirror refused: not the keeper any more", extra={"action": "stale_fence", "room": room.id}
-                )
 
     # Other processes
 
@@ -600,7 +524,7 @@ class Rooms:
                 room.apply(frame.payload, Origin.BUS)
                 self._advance(entry, room, frame.seq)
             elif frame.kind is Kind.HEAD and not self._stopping:
-                self._spawn(self._guard(partial(self._look, [room]), "catch_up_failed", room_id))
+                self._soon(partial(self._look, [room]), "catch_up_failed", room_id)
             elif self.listener is not None and room.is_keeper and frame.kind is Kind.HINT:
                 self.listener.room_hinted(room, frame.payload.decode())
             elif self.listener is not None and room.is_keeper and frame.kind is Kind.PROGRESS:
@@ -675,9 +599,12 @@ class Rooms:
             entry.complete = True
             if self.listener is not None:
                 await self.listener.room_opened(room)
-            self._mirror_later(entry)
+            self._keeping.mirror_later(entry)
 
     # Tasks
+
+    def _soon(self, work: Callable[[], Awaitable[None]], action: str, room_id: str) -> None:
+        self._spawn(self._guard(work, action, room_id))
 
     def _spawn(self, work: Coroutine[Any, Any, Any]) -> "asyncio.Task[Any]":
         task = asyncio.get_running_loop().create_task(work)
@@ -695,4 +622,4 @@ class Rooms:
                 logger.warning("%s, will be tried again", action.replace("_", " "), extra=facts)
                 entry = self._entries.get(room_id)
                 if entry is not None:
-                    self._mirror_later(entry)
+                    self._keeping.mirror_later(entry)

@@ -289,7 +289,7 @@ class World:
         entry = rooms._entries.get(self.room_id)
         if entry is not None and not entry.writing.locked() and "snapshot" not in self.faults.gates:
             with suppress(SQLAlchemyError):
-                await rooms._snapshot(entry)
+                await rooms._keeping.snapshot(entry)
 
     async def tick(self, which: int) -> None:
         if not self.faults.gates:  # Nothing here waits for a gate that a later step opens.

@@ -298,7 +298,7 @@ async def test_a_snapshot_is_not_written_over_a_compaction_at_work(sqlite_engine
     await gated.reached.wait()
     page.edit(label("later"))
     await rooms.journal.flushed("r")
-    await rooms._snapshot(rooms._entries["r"])
+    await rooms._keeping.snapshot(rooms._entries["r"])
     assert (await document_row(sqlite_engine)).snapshot is None
     gated.gate.set()
     await looking

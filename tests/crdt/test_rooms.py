@@ -316,7 +316,7 @@ async def test_a_snapshot_holds_nothing_that_the_log_may_never_get(engine: Async
     await rooms.flush("r")
     store.faults.failing.add("append")
     client.add_node("on its way")
-    await rooms._snapshot(rooms._entries["r"])
+    await rooms._keeping.snapshot(rooms._entries["r"])
     loaded = await SqlStore(engine, "reader").load("r")
     assert loaded is not None
     assert loaded.snapshot is not None

@@ -171,7 +171,7 @@ async def test_rows_of_an_edit_that_a_crash_took_back_go_with_it(
     room = await rooms.open("r")
     with room.transact() as doc:
         canvas.add_node(doc, {"id": "never stored"})
-    await rooms._mirror(rooms._entries["r"])
+    await rooms._keeping.mirror(rooms._entries["r"])
     catalog = Catalog(engine, store)
     assert [node["id"] for node in await nodes(catalog)] == ["never stored"]
     async with engine.begin() as connection:
