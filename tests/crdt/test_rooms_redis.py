@@ -39,7 +39,7 @@ async def process(engine: AsyncEngine, url: str, name: str, limits: RoomLimits =
             await rooms.stop()
 
 
-async def seen(room: Room, node_id: str, patience_s: float = 1.0) -> None:
+async def seen(room: Room, node_id: str, patience_s: float = 10.0) -> None:
     await eventually(lambda: node_id in canvas.node_ids(room.doc), patience_s)
 
 
