@@ -91,7 +91,7 @@ async def test_a_stopped_keeper_hands_over_at_once(engine: AsyncEngine, redis_ur
             b = await second.open("r")
             client = Client(b)
             assert b.fence is None
-        await eventually(lambda: b.is_keeper, patience_s=1)
+        await eventually(lambda: b.is_keeper, patience_s=4)  # A lease lasts six seconds.
         client.add_node("n")
         await second.journal.flushed("r")
 
