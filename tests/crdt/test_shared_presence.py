@@ -65,7 +65,8 @@ async def test_many_moves_are_few_frames_and_the_last_one_arrives(sqlite_engine:
             a.flush()
             await asyncio.sleep(0)  # A turn of the loop for each, as on a wire.
         await eventually(lambda: states(b) == {77: '{"cursor":399}'})
-        assert sum(frame.kind is Kind.PRESENCE for frame in frames) <= 2
+        # Twenty in a second at most, and a busy machine may take a second or two for this.
+        assert sum(frame.kind is Kind.PRESENCE for frame in frames) <= 40
 
 
 async def test_whoever_opens_the_room_later_is_told_who_is_there(sqlite_engine: AsyncEngine) -> None:

@@ -18,7 +18,7 @@ from jobs.runs import MAX_CRASHES, Runs
 from jobs.state import Status
 from jobs.worker import SETTLED_S, Pace
 from providers.base import Finished
-from tests.jobs.builders import FakeProvider, Hints, event_kinds, finished, image_count, pending, workplace
+from tests.jobs.builders import FakeProvider, Hints, database, event_kinds, finished, image_count, pending, workplace
 from tests.support.redis import RedisServer
 
 
@@ -67,9 +67,9 @@ async def test_a_killed_workers_run_goes_to_the_other_worker(
 
 
 async def test_a_worker_frozen_past_its_lease_records_nothing_when_it_goes_on(
-    engine: AsyncEngine, database_url: str, tmp_path: Path, redis_url: str
+    postgres_url: str, tmp_path: Path, redis_url: str
 ) -> None:
-    run = await pending(Runs(engine, hint=Hints()))
+    """On SQLite there is one process; one that is frozen in the middle of a write would keep the file."""
     pace = Pace(check_s=0.02, trouble_s=0.05, redelivery_s=0.3)
     hints, go = Hints(), asyncio.Event()
 
@@ -78,22 +78,24 @@ async def test_a_worker_frozen_past_its_lease_records_nothing_when_it_goes_on(
         return finished()
 
     provider = FakeProvider([call])
-    runs = Runs(engine, hint=hints, lease_s=0.3)
-    options = {"name": "darkroom-killed", "pace": pace, "runs": runs, "hints": hints}
-    async with process(database_url, redis_url, tmp_path) as frozen:
-        frozen.send_signal(signal.SIGSTOP)
-        async with asyncio.timeout(10), workplace(engine, tmp_path, provider, redis_url, **options):
-            await provider.submitted.wait()
-            (tmp_path / "go").touch()
-            frozen.send_signal(signal.SIGCONT)
-            assert frozen.stdout is not None
-            assert await frozen.stdout.readline() == b"done\n"
-            assert (await runs.get(run.id)).status is Status.RUNNING
-            go.set()
-            done = await hints.ended(runs, run.id)
-    assert (done.status, done.attempt) == (Status.COMPLETED, 2)
-    assert await image_count(engine, run.id) == 1
-    assert await event_kinds(engine, run.id) == ["requested", "started", "started", "completed"]
+    async with database(postgres_url) as engine:
+        run = await pending(Runs(engine, hint=Hints()))
+        runs = Runs(engine, hint=hints, lease_s=0.3)
+        options = {"name": "darkroom-killed", "pace": pace, "runs": runs, "hints": hints}
+        async with process(postgres_url, redis_url, tmp_path) as frozen:
+            frozen.send_signal(signal.SIGSTOP)
+            async with asyncio.timeout(20), workplace(engine, tmp_path, provider, redis_url, **options):
+                await provider.submitted.wait()
+                (tmp_path / "go").touch()
+                frozen.send_signal(signal.SIGCONT)
+                assert frozen.stdout is not None
+                assert await frozen.stdout.readline() == b"done\n"
+                assert (await runs.get(run.id)).status is Status.RUNNING
+                go.set()
+                done = await hints.ended(runs, run.id)
+        assert (done.status, done.attempt) == (Status.COMPLETED, 2)
+        assert await image_count(engine, run.id) == 1
+        assert await event_kinds(engine, run.id) == ["requested", "started", "started", "completed"]
 
 
 async def test_a_run_that_kills_every_worker_is_given_up(
